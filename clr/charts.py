@@ -1,0 +1,120 @@
+"""Pictures, each made from one specification that serves files, notebooks and pages alike. Altair, no torch."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import altair as alt
+import numpy as np
+import vl_convert
+
+SHOWN = 400
+"""Points drawn of one curve: about one for each pixel column of the picture."""
+
+WIDTH, HEIGHT = 640, 220
+SEEDS, SMOOTHED, BASE, MAX = "#9aa5b1", "#1f2933", "#0b7285", "#c92a2a"
+
+Document = dict[str, Any]
+
+
+def range_test_chart(document: Document) -> alt.VConcatChart:
+    """The curves of a range test against the rate, with base_lr, max_lr and their intervals marked.
+
+    Args:
+        document: ``curves`` (each with ``params.policy`` and ``points`` of lr, loss, metric), ``smoothed``,
+            ``bounds`` and ``metric``, as ``GET /v1/jobs/{id}/range-test`` gives them.
+    """
+    ramps = [curve for curve in document["curves"] if curve["params"].get("policy", "").endswith("_ramp")]
+    panels = [_panel(document, ramps, "loss", "training loss")]
+    if any(point["metric"] is not None for curve in ramps for point in curve["points"]):
+        panels.append(_panel(document, ramps, "metric", f"validation {document.get('metric') or 'metric'}"))
+    return alt.vconcat(*panels, title=alt.Title(_title(document), anchor="start"), spacing=8).configure_view(
+        strokeWidth=0
+    )
+
+
+def svg(chart: alt.VConcatChart) -> str:
+    """The picture as SVG text."""
+    text: str = vl_convert.vegalite_to_svg(chart.to_json())
+    return text
+
+
+def png(chart: alt.VConcatChart) -> bytes:
+    """The picture as PNG bytes, at twice the nominal size."""
+    data: bytes = vl_convert.vegalite_to_png(chart.to_json(), scale=2)
+    return data
+
+
+def range_test_svg(document: Document) -> str:
+    """The range test's picture as SVG text."""
+    return svg(range_test_chart(document))
+
+
+def range_test_png(document: Document) -> bytes:
+    """The range test's picture as PNG bytes."""
+    return png(range_test_chart(document))
+
+
+def _title(document: Document) -> str:
+    bounds = document.get("bounds") or {}
+    if bounds.get("max_lr") is None:
+        return "LR range test" if not bounds else f"LR range test: inconclusive, {'; '.join(bounds['reasons'])[:80]}"
+    return f"LR range test: base_lr {bounds['base_lr']:.3g}, max_lr {bounds['max_lr']:.3g} ({bounds['confidence']})"
+
+
+def _panel(document: Document, ramps: list[Document], field: str, title: str) -> alt.LayerChart:
+    rows = [
+        {"lr": point["lr"], "value": point[field], "seed": str(number)}
+        for number, curve in enumerate(ramps)
+        for point in _thinned([p for p in curve["points"] if p[field] is not None and p["lr"] > 0])
+    ]
+    smoothed = document.get("smoothed") or {}
+    line = [
+        {"lr": lr, "value": value}
+        for lr, value in zip(smoothed.get("lr", []), smoothed.get(field) or [], strict=False)
+        if value is not None and lr > 0
+    ]
+    low, high = _window([row["value"] for row in rows], [row["value"] for row in line])
+    x = alt.X(
+        "lr:Q", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(title="learning rate", format="~g", grid=False)
+    )
+    y = alt.Y("value:Q", scale=alt.Scale(domain=[low, high], clamp=True), axis=alt.Axis(title=title, gridOpacity=0.4))
+    layers: list[alt.Chart] = [
+        *_marks(document.get("bounds") or {}, low, high),
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(clip=True, color=SEEDS, strokeWidth=1, opacity=0.7)
+        .encode(x=x, y=y, detail="seed:N"),
+    ]
+    if line:
+        marks = alt.Chart(alt.Data(values=line)).mark_line(clip=True, color=SMOOTHED, strokeWidth=2.5)
+        layers.append(marks.encode(x=x, y=y))
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
+
+
+def _marks(bounds: Document, low: float, high: float) -> Iterable[alt.Chart]:
+    """A band over each bound's interval, and a line with its name at the bound."""
+    for name, colour, align in (("base_lr", BASE, "right"), ("max_lr", MAX, "left")):
+        if bounds.get(name) is None:
+            continue
+        first, last = bounds["interval"][name]
+        band = alt.Chart(alt.Data(values=[{"first": first, "last": last, "low": low, "high": high}]))
+        yield band.mark_rect(color=colour, opacity=0.15).encode(x="first:Q", x2="last:Q", y="low:Q", y2="high:Q")
+        here = alt.Chart(alt.Data(values=[{"lr": bounds[name], "high": high, "name": f"{name} {bounds[name]:.3g}"}]))
+        yield here.mark_rule(color=colour, strokeWidth=2).encode(x="lr:Q")
+        text = here.mark_text(align=align, baseline="top", dx=-5 if align == "right" else 5, dy=3, color=colour)
+        yield text.encode(x="lr:Q", y="high:Q", text="name:N")
+
+
+def _window(values: list[float], smoothed: list[float]) -> tuple[float, float]:
+    """From the lowest value to a quarter of the fall above where the curve began: a divergence is not worth its height."""
+    if not values:
+        return 0.0, 1.0
+    low, high = float(np.min(values)), float(np.max(values))
+    if smoothed:
+        start = float(np.median(smoothed[: max(1, len(smoothed) // 20)]))
+        high = min(high, start + 0.25 * max(start - low, 0.05 * abs(start)))
+    margin = 0.05 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _thinned(points: list[Document]) -> list[Document]:
+    return points[:: max(1, len(points) // SHOWN)]

@@ -1,0 +1,143 @@
+"""The confirmation: finalists and baselines trained again on fresh seeds, and what the differences say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.stats import t as student
+
+from clr.proposal import Budget, Proposal
+from clr.run import Curve, Direction, Plan, Run, fresh_seeds
+from clr.spec import ConfirmSpec
+
+PROBES = (1.0, 0.5, 0.25)
+"""Shares of max_lr at which a baseline's own best rate is looked for: a fixed rate has no descent to settle in, and
+prefers at most what a cycle may peak at; the paper's rule of thumb puts it within a factor of four."""
+
+CONFIDENCE = 0.9
+"""Two-sided level at which a paired difference counts: with three seeds a stricter one could never be met."""
+
+ONE_CYCLE_START = 25.0
+"""max_lr over the initial rate of the one-cycle baseline, as in torch's OneCycleLR."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the fresh runs say.
+
+    Args:
+        winner: the finalist with the best mean.
+        runs: name, mean, std, values and the baseline's rate, in the order they were asked for.
+        verdict: the winner beside the fixed rate (or the best baseline), in words.
+        warnings: whatever else the runs show against the winner.
+    """
+
+    winner: Proposal
+    runs: list[dict[str, Any]]
+    verdict: str
+    warnings: list[str]
+
+
+def baseline(name: str, lr: float, budget: Budget, seed: int) -> Run:
+    """A run of a baseline policy over the whole budget, peaking at ``lr``."""
+    low = {"fixed": lr, "one_cycle": lr / ONE_CYCLE_START, "cosine": 0.0}[name]
+    steps = 2 * (budget.steps // 2)
+    return Run(policy=name, base_lr=low, max_lr=lr, stepsize=steps // 2, steps=steps, seed=seed, evaluate_every=steps)
+
+
+def confirm_steps(finalists: Sequence[Proposal], spec: ConfirmSpec, budget: Budget) -> int:
+    """Optimizer steps that the confirmation takes."""
+    trainings = len(spec.baselines) * (len(PROBES) + spec.seeds)
+    return trainings * budget.steps + spec.seeds * sum(finalist.steps for finalist in finalists)
+
+
+def confirm_plan(
+    finalists: Sequence[Proposal], spec: ConfirmSpec, budget: Budget, seed: int, direction: Direction
+) -> Plan[Confirmation]:
+    """Probe each baseline's own best rate on one seed, then run finalists and baselines on ``spec.seeds`` fresh ones."""
+    sign = 1 if direction == "maximize" else -1
+    (probe,) = fresh_seeds(seed, "probe", 1)
+    rates = [finalists[0].max_lr * share for share in PROBES]
+    probes = yield [baseline(name, lr, budget, probe) for name in spec.baselines for lr in rates]
+    own_best = {
+        name: _best_rate(rates, probes[i * len(rates) : (i + 1) * len(rates)], sign)
+        for i, name in enumerate(spec.baselines)
+    }
+    seeds = fresh_seeds(seed, "confirm", spec.seeds)
+    curves = yield [
+        *(finalist.run(seed) for finalist in finalists for seed in seeds),
+        *(baseline(name, lr, budget, seed) for name, lr in own_best.items() for seed in seeds),
+    ]
+    groups = [curves[i : i + len(seeds)] for i in range(0, len(curves), len(seeds))]
+    entries = [_summary("finalist", group) for group in groups[: len(finalists)]]
+    first = max(range(len(finalists)), key=lambda i: _rank(entries[i]["mean"], sign))
+    recommended = entries[first] | {"name": "recommended"}
+    others = [
+        _summary(name, group, lr=lr)
+        for (name, lr), group in zip(own_best.items(), groups[len(finalists) :], strict=True)
+    ]
+    verdict, warnings = _verdict(recommended, others, sign)
+    return Confirmation(finalists[first], [recommended, *others], verdict, warnings)
+
+
+def _best_rate(rates: Sequence[float], curves: Sequence[Curve], sign: int) -> float:
+    return max(zip(rates, curves, strict=True), key=lambda pair: _rank(pair[1].value, sign))[0]
+
+
+def _rank(value: float | None, sign: int) -> float:
+    return float("-inf") if value is None else sign * value
+
+
+def _summary(name: str, curves: Sequence[Curve], **more: Any) -> dict[str, Any]:
+    values = [curve.value for curve in curves]
+    finite = [value for value in values if value is not None]
+    whole = len(finite) == len(values)
+    return {
+        "name": name,
+        **more,
+        "mean": fmean(finite) if whole else None,
+        "std": (stdev(finite) if len(finite) > 1 else 0.0) if whole else None,
+        "values": values,
+    }
+
+
+def _verdict(recommended: dict[str, Any], others: Sequence[dict[str, Any]], sign: int) -> tuple[str, list[str]]:
+    if recommended["mean"] is None:
+        return "the recommended schedule diverged", ["a confirmation run of the recommended schedule diverged"]
+    if not others:
+        return "no baseline was run", []
+    reference = next((run for run in others if run["name"] == "fixed"), None) or max(
+        others, key=lambda run: _rank(run["mean"], sign)
+    )
+    warnings = []
+    for run in others:
+        lead = compare(recommended, run, sign)
+        if run is not reference and lead is not None and lead[0] < 0 and lead[2]:
+            warnings.append(f"{run['name']} at {run['lr']:.3g} did better by {-lead[0]:.3g} +- {lead[1]:.2g}")
+    lead = compare(recommended, reference, sign)
+    if lead is None:
+        return f"CLR ahead: {reference['name']} diverged", warnings
+    difference, error, sure = lead
+    if not sure:
+        return "no difference", warnings
+    if difference > 0:
+        return f"CLR ahead by {difference:.3g} +- {error:.2g}", warnings
+    warnings.insert(0, f"{reference['name']} at {reference['lr']:.3g} did better by {-difference:.3g} +- {error:.2g}")
+    return f"{'a fixed rate' if reference['name'] == 'fixed' else reference['name']} did better", warnings
+
+
+def compare(ours: dict[str, Any], theirs: dict[str, Any], sign: int) -> tuple[float, float, bool] | None:
+    """Mean paired difference in our favour, its standard error, and whether it counts; None when theirs diverged.
+
+    With one seed there is no error to speak of, and no difference counts.
+    """
+    if theirs["mean"] is None:
+        return None
+    pairs = [sign * (a - b) for a, b in zip(ours["values"], theirs["values"], strict=True)]
+    difference = fmean(pairs)
+    if len(pairs) < 2:
+        return difference, 0.0, False
+    error = stdev(pairs) / len(pairs) ** 0.5
+    needed = float(student.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1)) * error
+    return difference, error, abs(difference) > needed

@@ -1,0 +1,80 @@
+"""What a job will cost, told before it starts. No torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from clr.spec import JobSpec
+
+PROBES = 3
+"""Trainings with which confirmation finds each baseline its own best rate."""
+
+_LARGEST_COUNT = 2**53  # what a float still counts exactly
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A predicted cost; an upper bound, since tests and trials may stop early.
+
+    Args:
+        steps: optimizer steps of all runs together, no more than ``limits.max_steps``; None where the task does
+            not say how many examples it has.
+        iterations_per_epoch: optimizer steps in one pass over the training data, or None likewise.
+        epochs: passes over the training data of all runs together.
+        relative_to_one_training: the same in trainings of ``spec.epochs``.
+        stages: trainings of each stage: ``range_test``, ``search``, ``confirm``.
+    """
+
+    steps: int | None
+    iterations_per_epoch: int | None
+    epochs: float
+    relative_to_one_training: float
+    stages: dict[str, float]
+
+
+def predict(spec: JobSpec, schema: Mapping[str, Any] | None = None) -> Cost:
+    r"""Predicted cost of a job, in trainings of ``spec.epochs`` (E) each.
+
+    range test :math:`r = E_{range\_test} / E` (1 when its epochs are null), search
+    :math:`s = trials \cdot E_{search} / E`, confirmation :math:`c = (1 + b) \cdot seeds + 3 b` with b baselines;
+    without a search, only r.
+
+    Args:
+        spec: a valid spec.
+        schema: JSON schema of the task's arguments, for the default of ``train_size``; None where unknown.
+
+    Returns:
+        The ``Cost``.
+
+    >>> predict(JobSpec(task="digits", args={"train_size": 1000}, batch_size=100)).steps
+    8400
+    """
+    stages = _stages(spec)
+    trainings = sum(stages.values())
+    epochs = trainings * spec.epochs
+    size = _train_size(spec, schema)
+    iterations = None if size is None else max(1, size // spec.batch_size)
+    steps = None if iterations is None else ceil(epochs * iterations)
+    if steps is not None and spec.limits.max_steps is not None:
+        steps = min(steps, spec.limits.max_steps)
+    return Cost(steps, iterations, epochs, trainings, stages)
+
+
+def _stages(spec: JobSpec) -> dict[str, float]:
+    stages = {"range_test": (spec.range_test.epochs or spec.epochs) / spec.epochs, "search": 0.0, "confirm": 0.0}
+    if spec.search is not None:
+        stages["search"] = spec.search.trials * (spec.search.epochs or spec.epochs) / spec.epochs
+    if spec.search is not None and spec.confirm is not None:
+        baselines = len(spec.confirm.baselines)
+        stages["confirm"] = float((1 + baselines) * spec.confirm.seeds + PROBES * baselines)
+    return stages
+
+
+def _train_size(spec: JobSpec, schema: Mapping[str, Any] | None) -> int | None:
+    """Training examples by ``args.train_size`` or its published default; None where neither is a count."""
+    published = ((schema or {}).get("properties") or {}).get("train_size") or {}
+    size = spec.args.get("train_size", published.get("default"))
+    if isinstance(size, int) and not isinstance(size, bool) and 0 < size <= _LARGEST_COUNT:
+        return size
+    return None

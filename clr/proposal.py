@@ -1,0 +1,116 @@
+"""A proposal: the schedule that fills a budget with whole cycles between two bounds."""
+
+from dataclasses import asdict, dataclass
+from math import ceil, floor
+from typing import Any
+
+from clr.bounds import Bounds
+from clr.run import Run
+
+LONGEST_MULTIPLIER = 10.0
+"""The paper's longest stepsize, in epochs (section 3.2)."""
+
+SIGNIFICANT = 4
+"""Digits of a proposed rate: finer than any interval, short enough to read out."""
+
+EXP_RANGE_DECAY = 0.1
+"""What the exp_range policies have decayed to when the budget ends: one decade, the paper's own drop at a step."""
+
+
+def whole_cycles(epochs: float, low: float, high: float) -> range:
+    """Numbers k of whole cycles in ``epochs`` whose stepsize multiplier epochs / (2 k) lies in [low, high]."""
+    tiny = 1e-9  # a multiplier that is on the edge but for rounding is inside
+    return range(max(1, ceil(epochs / (2 * high) - tiny)), floor(epochs / (2 * low) + tiny) + 1)
+
+
+def default_multipliers(epochs: float) -> tuple[float, float]:
+    """1 to 10 epochs, widened so that one whole cycle always fits."""
+    return min(1.0, epochs / 2), max(LONGEST_MULTIPLIER, epochs / 2)
+
+
+def significant(value: float) -> float:
+    """``value`` to the digits in which a rate can be told from its neighbours."""
+    return float(f"{value:.{SIGNIFICANT}g}")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A schedule for a budget: whole cycles of a policy between two bounds.
+
+    Args:
+        policy: name in ``clr.POLICIES``.
+        base_lr, max_lr: the bounds, per step; ``ratio`` is max_lr / base_lr.
+        cycles: whole cycles in the budget, >= 1.
+        stepsize: half a cycle in steps; ``stepsize_multiplier`` the same in epochs.
+        gamma: decay per step, for the exp_range policies.
+    """
+
+    policy: str
+    base_lr: float
+    max_lr: float
+    ratio: float
+    cycles: int
+    stepsize: int
+    stepsize_multiplier: float
+    gamma: float | None = None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole schedule; it ends where a cycle ends."""
+        return 2 * self.cycles * self.stepsize
+
+    def run(self, seed: int) -> Run:
+        """The training run that scores this schedule; it has a point at each cycle's end."""
+        return Run(
+            policy=self.policy,
+            base_lr=self.base_lr,
+            max_lr=self.max_lr,
+            stepsize=self.stepsize,
+            steps=self.steps,
+            seed=seed,
+            evaluate_every=2 * self.stepsize,
+            gamma=self.gamma,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The length of one training: ``epochs`` of ``iterations_per_epoch`` optimizer steps."""
+
+    epochs: float
+    iterations_per_epoch: int
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in the budget, >= 2 (one up, one down)."""
+        return max(2, round(self.epochs * self.iterations_per_epoch))
+
+    def propose(self, max_lr: float, ratio: float, cycles: int, policy: str = "triangular") -> Proposal:
+        """The schedule of ``cycles`` whole cycles that fills the budget to within 2 * cycles steps."""
+        stepsize = max(1, self.steps // (2 * cycles))
+        base_lr, max_lr = significant(max_lr / ratio), significant(max_lr)
+        return Proposal(
+            policy=policy,
+            base_lr=base_lr,
+            max_lr=max_lr,
+            ratio=significant(max_lr / base_lr),
+            cycles=cycles,
+            stepsize=stepsize,
+            stepsize_multiplier=round(stepsize / self.iterations_per_epoch, 4),
+            gamma=EXP_RANGE_DECAY ** (1 / self.steps) if policy.startswith("exp_range") else None,
+        )
+
+    @property
+    def fewest_cycles(self) -> int:
+        """As few whole cycles as keep the stepsize within the paper's ten epochs."""
+        return whole_cycles(self.epochs, default_multipliers(self.epochs)[0], LONGEST_MULTIPLIER)[0]
+
+    def first_proposal(self, bounds: Bounds) -> Proposal | None:
+        """What the range test alone recommends; None when it is inconclusive."""
+        if bounds.max_lr is None or bounds.base_lr is None:
+            return None
+        return self.propose(bounds.max_lr, bounds.max_lr / bounds.base_lr, self.fewest_cycles)

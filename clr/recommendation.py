@@ -1,0 +1,205 @@
+"""The recommendation: bounds, stepsize, evidence, and the bytes a user pastes."""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from clr.bounds import Bounds, Confidence
+from clr.proposal import Budget, Proposal
+from clr.spec import ConfirmSpec
+
+if TYPE_CHECKING:
+    from clr.task import Task
+
+Source = Literal["range_test", "search", "confirm"]
+
+TORCH_MODES = {"triangular": "triangular", "triangular2": "triangular2", "exp_range_amplitude": "exp_range"}
+"""What torch calls the policies it has. Its exp_range is not the paper's."""
+
+PASTE = """\
+import {module}
+
+# clr: {policy} from {base_lr:.6g} to {max_lr:.6g}, stepsize {stepsize} ({confidence} confidence)
+scheduler = {function}(
+    optimizer,
+{arguments}
+)
+# call scheduler.step() after every optimizer.step(); train for whole cycles of {cycle} steps
+"""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Runs behind a recommendation, all at the same number of steps.
+
+    Args:
+        metric, direction: what is compared, and whether larger is better.
+        epochs: length of each run.
+        seeds: runs per name, on seeds that no earlier stage used.
+        runs: name, mean and std over the seeds, and the baseline's own rate.
+        verdict: the paired difference with its standard error, in words.
+    """
+
+    metric: str
+    direction: str
+    epochs: float
+    seeds: int
+    runs: list[dict[str, Any]]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Optimizer steps and seconds spent so far, and the steps relative to one training."""
+
+    steps: int
+    seconds: float
+    relative_to_one_training: float
+
+    @classmethod
+    def of(cls, steps: int, seconds: float, training_steps: int) -> "Cost":
+        """From the steps and seconds spent, and the steps of one training."""
+        return cls(steps, round(seconds, 3), round(steps / training_steps, 3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """What to train with, how sure that is, and why. Rates are per optimizer step; stepsize is in steps.
+
+    An inconclusive one has no bounds and no stepsize: None rather than a guess.
+    """
+
+    source: Source
+    policy: str
+    base_lr: float | None
+    max_lr: float | None
+    ratio: float | None
+    stepsize: int | None
+    stepsize_multiplier: float | None
+    iterations_per_epoch: int
+    gamma: float | None
+    interval: dict[str, list[float]] | None
+    confidence: Confidence
+    reasons: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    evidence: Evidence | None = None
+    cost: Cost | None = None
+    job_id: str | None = None
+
+    @classmethod
+    def of(
+        cls, source: Source, bounds: Bounds, proposal: Proposal | None, iterations_per_epoch: int, **more: Any
+    ) -> "Recommendation":
+        """From what was read and, unless that was inconclusive, the schedule chosen."""
+        interval = None
+        if proposal is not None and bounds.interval is not None:
+            interval = {
+                name: [min(low, value), max(high, value)]
+                for name, value in (("base_lr", proposal.base_lr), ("max_lr", proposal.max_lr))
+                for low, high in [bounds.interval[name]]
+            }
+        return cls(
+            source=source,
+            policy=proposal.policy if proposal else "triangular",
+            base_lr=proposal.base_lr if proposal else None,
+            max_lr=proposal.max_lr if proposal else None,
+            ratio=proposal.ratio if proposal else None,
+            stepsize=proposal.stepsize if proposal else None,
+            stepsize_multiplier=proposal.stepsize_multiplier if proposal else None,
+            iterations_per_epoch=iterations_per_epoch,
+            gamma=proposal.gamma if proposal else None,
+            interval=interval,
+            confidence=bounds.confidence,
+            reasons=list(bounds.reasons),
+            **more,
+        )
+
+    @property
+    def torch(self) -> dict[str, Any] | None:
+        """Arguments of ``torch.optim.lr_scheduler.CyclicLR``; None where torch lacks the policy, or without bounds."""
+        if self.stepsize is None or self.policy not in TORCH_MODES:
+            return None
+        arguments = {
+            "base_lr": self.base_lr,
+            "max_lr": self.max_lr,
+            "step_size_up": self.stepsize,
+            "step_size_down": self.stepsize,
+            "mode": TORCH_MODES[self.policy],
+        }
+        return arguments | ({"gamma": self.gamma} if self.gamma else {}) | {"cycle_momentum": False}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, in the order people read them."""
+        document = asdict(self)
+        return {"job_id": document.pop("job_id")} | document | {"torch": self.torch}
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> "Recommendation":
+        """The recommendation that ``to_dict`` was made of."""
+        fields = {key: value for key, value in document.items() if key != "torch"}
+        for name, kind in (("evidence", Evidence), ("cost", Cost)):
+            if fields.get(name) is not None:
+                fields[name] = kind(**fields[name])
+        return cls(**fields)
+
+    def to_python(self) -> str:
+        """Lines to paste below the line that makes ``optimizer``; comments alone where there are no bounds."""
+        if self.stepsize is None:
+            return "".join(f"# clr: {line}\n" for line in ["inconclusive, no bounds", *self.reasons])
+        if self.torch is not None:
+            module, function, arguments = "torch", "torch.optim.lr_scheduler.CyclicLR", self.torch
+        else:
+            module, function = "clr", "clr.scheduler"
+            names = ("policy", "base_lr", "max_lr", "stepsize", "gamma")
+            arguments = {name: value for name in names if (value := getattr(self, name)) is not None}
+        lines = "\n".join(f"    {name}={value!r}," for name, value in arguments.items())
+        shown = {"module": module, "function": function, "arguments": lines, "cycle": 2 * self.stepsize}
+        return PASTE.format(**asdict(self) | shown)
+
+    def to_yaml(self) -> str:
+        """The document as YAML."""
+        import yaml
+
+        text: str = yaml.safe_dump(json.loads(json.dumps(self.to_dict())), sort_keys=False, allow_unicode=True)
+        return text
+
+
+def recommend(
+    task: "Task", *, epochs: float = 20, trials: int = 20, seeds: int = 3, seed: int = 0, **ranges: Any
+) -> Recommendation:
+    """Range test, search and confirmation in this process, one run after the other.
+
+    Args:
+        task: what to train.
+        epochs: length of the training to be recommended for, > 0.
+        trials: of the search, >= 1.
+        seeds: of the range test, and of the confirmation, >= 1.
+        seed: everything random is made from it.
+        ranges: of the search: ``ratio``, ``stepsize_multiplier``, ``policies``.
+    """
+    from clr.confirm import confirm_plan, confirm_steps
+    from clr.range_test import range_test
+    from clr.search import search
+    from clr.training import execute
+
+    began = time.monotonic()
+    metric, direction, _ = task.score
+    budget = Budget(epochs, task.iterations_per_epoch)
+    tested = range_test(task, epochs=epochs, seeds=seeds, seed=seed)
+    first = budget.first_proposal(tested.bounds)
+
+    def result(source: Source, proposal: Proposal | None, steps: int, **more: Any) -> Recommendation:
+        cost = Cost.of(steps, time.monotonic() - began, budget.steps)
+        return Recommendation.of(source, tested.bounds, proposal, budget.iterations_per_epoch, cost=cost, **more)
+
+    if first is None:
+        return result("range_test", None, tested.cost_steps)
+    found = search(task, tested.bounds, epochs=epochs, trials=trials, seed=seed, **ranges)
+    finalists = list(dict.fromkeys([found.best or first, first]))
+    spec = ConfirmSpec(seeds=seeds)
+    confirmed = execute(task, confirm_plan(finalists, spec, budget, seed, direction))
+    steps = tested.cost_steps + sum(proposal.steps for proposal, _ in found.trials)
+    steps += confirm_steps(finalists, spec, budget)
+    evidence = Evidence(metric, direction, epochs, seeds, confirmed.runs, confirmed.verdict)
+    return result("confirm", confirmed.winner, steps, evidence=evidence, warnings=confirmed.warnings)

@@ -1,0 +1,137 @@
+"""Training runs as plain values: what to run, what came of it. No torch; they cross processes and databases."""
+
+import math
+from collections.abc import Generator, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+Result = TypeVar("Result")
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run: the task aside, all that decides its outcome.
+
+    Args:
+        policy: name in ``clr.policies``.
+        base_lr, max_lr: its bounds, per step.
+        stepsize: steps per half cycle (for a ramp: the whole ramp), >= 1.
+        steps: optimizer steps to take, >= 1.
+        seed: of initialisation, data order and every other random choice.
+        evaluate_every: steps between points, >= 1; the last step always has one.
+        val_limit: validation examples to score at points before the last (None: all).
+        explode: stop once the loss has climbed this many times its largest drop above its start; None: run to the
+            end, unless the loss is no longer finite.
+        gamma: decay per step of the exp_range policies.
+    """
+
+    policy: str
+    base_lr: float
+    max_lr: float
+    stepsize: int
+    steps: int
+    seed: int
+    evaluate_every: int
+    val_limit: int | None = None
+    explode: float | None = None
+    gamma: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values; ``Run(**value)`` is the way back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Point:
+    """What happened in a run since its last point.
+
+    Args:
+        step: optimizer steps taken so far.
+        lr, loss: of each step since the last point; the training loss is from before that step's update.
+        metric: of the validation data after ``step`` steps; None where there are none or the run diverged.
+        diverged: the loss or the metric is no longer finite; the run ends here.
+    """
+
+    step: int
+    lr: list[float]
+    loss: list[float]
+    metric: float | None
+    diverged: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values; a number that is not finite becomes null."""
+        return asdict(self) | {"loss": [value if math.isfinite(value) else None for value in self.loss]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Point":
+        """The point that ``to_dict`` was made of; a null loss reads as NaN."""
+        return cls(**data | {"loss": [math.nan if value is None else value for value in data["loss"]]})
+
+
+@dataclass(frozen=True)
+class Curve:
+    """All that a run recorded.
+
+    Args:
+        lr, loss: of every step, in order.
+        steps, metric: of every point with a metric, in order; ``steps`` counts from 1.
+        diverged: the run ended because the loss or the metric was no longer finite.
+    """
+
+    lr: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    metric: list[float] = field(default_factory=list)
+    diverged: bool = False
+
+    @classmethod
+    def of(cls, points: Iterable[Point]) -> "Curve":
+        """Join the points of one run."""
+        curve = cls()
+        diverged = False
+        for point in points:
+            curve.lr.extend(point.lr)
+            curve.loss.extend(point.loss)
+            if point.metric is not None:
+                curve.steps.append(point.step)
+                curve.metric.append(point.metric)
+            diverged = point.diverged
+        return cls(curve.lr, curve.loss, curve.steps, curve.metric, diverged)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per step: lr, loss (None where it was not finite), and metric where it was taken after that step."""
+        metric = dict(zip(self.steps, self.metric, strict=True))
+        return [
+            {"lr": lr, "loss": loss if math.isfinite(loss) else None, "metric": metric.get(step)}
+            for step, (lr, loss) in enumerate(zip(self.lr, self.loss, strict=True), 1)
+        ]
+
+    @property
+    def value(self) -> float | None:
+        """What the run is judged by: its last metric, else the mean of its last twentieth of losses; None: diverged."""
+        if self.diverged or not self.loss:
+            return None
+        if self.metric:
+            return self.metric[-1]
+        tail = self.loss[-max(1, len(self.loss) // 20) :]
+        return sum(tail) / len(tail)
+
+
+Plan = Generator[list[Run], list[Curve], Result]
+"""A stage of the method without any I/O: yields batches of independent runs, is sent their curves in the same order,
+returns its finding. A plan depends on nothing else, so running it again over recorded curves resumes it."""
+
+
+def fresh_seeds(seed: int, stage: str, count: int) -> list[int]:
+    """``count`` seeds for a stage, the same for the same ``seed``, and shared with no other stage.
+
+    More of them begin with the fewer:
+
+    >>> fresh_seeds(0, "confirm", 5)[:2] == fresh_seeds(0, "confirm", 2)
+    True
+    """
+    sequence = np.random.SeedSequence([seed, *stage.encode()])
+    return [int(value) for value in sequence.generate_state(count) >> 1]

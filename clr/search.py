@@ -1,0 +1,145 @@
+"""The search: Optuna over max_lr, the ratio max_lr / base_lr and the number of whole cycles, at equal steps."""
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import TrialState
+
+from clr.bounds import Bounds
+from clr.errors import InvalidArgument
+from clr.proposal import Budget, Proposal, default_multipliers, whole_cycles
+from clr.run import Direction, fresh_seeds
+from clr.spec import SearchSpec
+
+if TYPE_CHECKING:
+    from clr.task import Task
+
+PAPER = ((4.0, 8.0), (3.0, 2.0), (6.0, 4.0), (1.5, 6.0))
+"""(ratio, stepsize multiplier) pairs the paper trained with or recommends (sections 3.2, 3.3 and 4): tried first."""
+
+MARGIN = 2.0
+"""max_lr is searched this factor around its reading: the optimum is usually within a factor of two of the largest
+rate that converges (section 3.3)."""
+
+
+class Search:
+    """Asks an Optuna study for schedules and tells it how they fared. Every trial has the budget's steps.
+
+    Args:
+        study: an Optuna study in the metric's direction, new or taken up again.
+        spec: ranges of ratio and multiplier, and the policies.
+        bounds: conclusive bounds of the range test.
+        budget: length of a trial.
+    """
+
+    def __init__(self, study: optuna.Study, spec: SearchSpec, bounds: Bounds, budget: Budget) -> None:
+        if bounds.max_lr is None or bounds.interval is None:
+            raise InvalidArgument("bounds: must be conclusive to search around them, but max_lr is None")
+        self.study, self.spec, self.budget = study, spec, budget
+        low, high = bounds.interval["max_lr"]
+        self.max_lr = (min(low, bounds.max_lr / MARGIN), max(high, bounds.max_lr * MARGIN))
+        multipliers = spec.stepsize_multiplier or default_multipliers(budget.epochs)
+        self.cycles = whole_cycles(budget.epochs, *multipliers)
+        if not study.trials:
+            for params in self._first(bounds):
+                study.enqueue_trial(params, skip_if_exists=True)
+
+    def _first(self, bounds: Bounds) -> list[dict[str, Any]]:
+        """What the range test and the paper would train with, as far as the ranges allow."""
+        low, high = self.spec.ratio
+        assert bounds.max_lr is not None
+        assert bounds.base_lr is not None
+        own = (bounds.max_lr / bounds.base_lr, self.budget.epochs / 2 / self.cycles[0])
+        return [
+            {
+                "max_lr": bounds.max_lr,
+                "ratio": min(max(ratio, low), high),
+                "cycles": self._nearest(multiplier),
+            }
+            for ratio, multiplier in (own, *PAPER)
+        ]
+
+    def _nearest(self, multiplier: float) -> int:
+        return min(self.cycles, key=lambda k: abs(self.budget.epochs / (2 * k) - multiplier))
+
+    def ask(self) -> tuple[int, Proposal]:
+        """Number and schedule of the next trial."""
+        trial = self.study.ask()
+        proposal = self.budget.propose(
+            max_lr=trial.suggest_float("max_lr", *self.max_lr, log=True),
+            ratio=trial.suggest_float("ratio", *self.spec.ratio, log=True),
+            cycles=trial.suggest_int("cycles", self.cycles[0], self.cycles[-1], log=True),
+            policy=trial.suggest_categorical("policy", self.spec.policies),
+        )
+        for name, value in proposal.to_dict().items():
+            if name not in trial.params:
+                trial.set_user_attr(name, value)
+        return trial.number, proposal
+
+    def tell(self, number: int, value: float | None) -> None:
+        """Tell what trial ``number`` ended at; None: it diverged. Telling a finished trial again changes nothing."""
+        state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+        self.study.tell(number, value, state=state, skip_if_finished=True)
+
+    def forget_all_but(self, numbers: Container[int]) -> None:
+        """Fail the trials that were asked for and, by an accident, neither told nor in ``numbers``."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number not in numbers:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+
+
+def create_study(
+    storage: optuna.storages.BaseStorage | None, name: str | None, direction: Direction, seed: int
+) -> optuna.Study:
+    """The study of that name, new or taken up again; a sampler that goes on never repeats its first draws."""
+    study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
+    return study
+
+
+def best(values: Iterable[tuple[float | None, Proposal]], direction: Direction) -> Proposal | None:
+    """The schedule with the best value; None when every trial diverged."""
+    sign = 1 if direction == "maximize" else -1
+    scored = [(sign * value, proposal) for value, proposal in values if value is not None]
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found: the best schedule, every trial as (schedule, value), and the Optuna study."""
+
+    best: Proposal | None
+    trials: list[tuple[Proposal, float | None]]
+    study: optuna.Study
+
+
+def search(
+    task: "Task", bounds: Bounds, *, epochs: float = 20, trials: int = 20, seed: int = 0, **ranges: Any
+) -> Found:
+    """Search the schedules around ``bounds`` that fill ``epochs``, one trial after the other, in this process.
+
+    Args:
+        task: what to train.
+        bounds: conclusive bounds of its range test.
+        epochs: length of a trial, > 0.
+        trials: how many, >= 1.
+        seed: of the sampler; every trial trains on one and the same seed made from it.
+        ranges: ``ratio``, ``stepsize_multiplier``, ``policies``, as in ``clr.spec.SearchSpec``.
+    """
+    from clr.training import curve_of
+
+    _, direction, _ = task.score
+    spec = SearchSpec(trials=trials, **ranges)
+    budget = Budget(epochs, task.iterations_per_epoch)
+    study = create_study(None, None, direction, seed)
+    asking = Search(study, spec, bounds, budget)
+    (trial_seed,) = fresh_seeds(seed, "search", 1)
+    done: list[tuple[Proposal, float | None]] = []
+    for _ in range(spec.trials):
+        number, proposal = asking.ask()
+        value = curve_of(task, proposal.run(trial_seed)).value
+        asking.tell(number, value)
+        done.append((proposal, value))
+    return Found(best(((value, proposal) for proposal, value in done), direction), done, study)

@@ -1,0 +1,258 @@
+"""The job spec: what to train, what to search, within which limits. Plain values, no torch.
+
+One pydantic model validates a spec wherever it enters (REST, command line, library), so an error reads the same
+everywhere. Unknown fields are errors.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic_core import PydanticCustomError
+
+from clr.proposal import default_multipliers, whole_cycles
+
+CyclicPolicy = Literal["triangular", "triangular2", "exp_range", "exp_range_amplitude", "welch", "hann"]
+Baseline = Literal["fixed", "one_cycle", "cosine"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(gt=1, le=1000, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    if len(set(values)) != len(values):
+        raise ValueError("items must be unique")
+    return values
+
+
+def _ascending(values: tuple[float, float]) -> tuple[float, float]:
+    low, high = values
+    if low > high:
+        raise ValueError(f"low <= high must hold, but got [{low:g}, {high:g}]: the search space is empty")
+    return values
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class _SGDArgs(_Strict):
+    momentum: Fraction = 0.9
+    dampening: Fraction = 0.0
+    weight_decay: NonNegative = 0.0
+    nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise ValueError("nesterov needs momentum > 0 and dampening = 0")
+        return self
+
+
+class _AdamArgs(_Strict):
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), strict=False)
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.0
+    amsgrad: bool = False
+
+
+class _AdamWArgs(_AdamArgs):
+    weight_decay: NonNegative = 0.01
+
+
+class _NAdamArgs(_Strict):
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), strict=False)
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.0
+    momentum_decay: NonNegative = 0.004
+    decoupled_weight_decay: bool = False
+
+
+class _RAdamArgs(_Strict):
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), strict=False)
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.0
+    decoupled_weight_decay: bool = False
+
+
+class _RMSpropArgs(_Strict):
+    alpha: Fraction = 0.99
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.0
+    momentum: Fraction = 0.0
+    centered: bool = False
+
+
+class _AdagradArgs(_Strict):
+    lr_decay: NonNegative = 0.0
+    weight_decay: NonNegative = 0.0
+    initial_accumulator_value: NonNegative = 0.0
+    eps: Positive = 1e-10
+
+
+class SGD(_Strict):
+    """torch.optim.SGD; momentum 0.9 unless said otherwise."""
+
+    name: Literal["SGD"] = "SGD"
+    args: _SGDArgs = Field(default_factory=_SGDArgs)
+
+
+class Adam(_Strict):
+    """torch.optim.Adam."""
+
+    name: Literal["Adam"]
+    args: _AdamArgs = Field(default_factory=_AdamArgs)
+
+
+class AdamW(_Strict):
+    """torch.optim.AdamW."""
+
+    name: Literal["AdamW"]
+    args: _AdamWArgs = Field(default_factory=_AdamWArgs)
+
+
+class NAdam(_Strict):
+    """torch.optim.NAdam."""
+
+    name: Literal["NAdam"]
+    args: _NAdamArgs = Field(default_factory=_NAdamArgs)
+
+
+class RAdam(_Strict):
+    """torch.optim.RAdam."""
+
+    name: Literal["RAdam"]
+    args: _RAdamArgs = Field(default_factory=_RAdamArgs)
+
+
+class RMSprop(_Strict):
+    """torch.optim.RMSprop."""
+
+    name: Literal["RMSprop"]
+    args: _RMSpropArgs = Field(default_factory=_RMSpropArgs)
+
+
+class Adagrad(_Strict):
+    """torch.optim.Adagrad."""
+
+    name: Literal["Adagrad"]
+    args: _AdagradArgs = Field(default_factory=_AdagradArgs)
+
+
+OptimizerSpec = Annotated[SGD | Adam | AdamW | NAdam | RAdam | RMSprop | Adagrad, Field(discriminator="name")]
+
+
+class RangeTestSpec(_Strict):
+    """The LR range test. Nulls leave the choice to the method."""
+
+    min_lr: Positive | None = Field(None, description="lowest rate of the ramp; null: chosen by the method")
+    max_lr: Positive | None = Field(None, description="highest rate of the ramp; null: past divergence")
+    seeds: int = Field(3, ge=1, le=20, description="how many times the test is repeated")
+    epochs: Positive | None = Field(
+        None,
+        le=100_000,
+        description="budget of the whole test, all seeds together; null: at most one training",
+    )
+
+    @model_validator(mode="after")
+    def _min_below_max(self) -> Self:
+        if self.min_lr is not None and self.max_lr is not None and self.min_lr >= self.max_lr:
+            raise ValueError(f"min_lr < max_lr must hold, but got min_lr={self.min_lr:g}, max_lr={self.max_lr:g}")
+        return self
+
+
+class SearchSpec(_Strict):
+    """The Optuna search over the ratio max_lr / base_lr and the stepsize multiplier."""
+
+    trials: int = Field(20, ge=1, le=10_000)
+    ratio: Annotated[tuple[Ratio, Ratio], AfterValidator(_ascending)] = Field(
+        (1.5, 20.0), strict=False, description="lowest and highest max_lr / base_lr"
+    )
+    stepsize_multiplier: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] | None = Field(
+        None,
+        strict=False,
+        description="lowest and highest stepsize in epochs; null: 1 to 10, widened to half the epochs",
+        examples=[[1, 10]],
+    )
+    policies: Annotated[list[CyclicPolicy], Field(min_length=1), AfterValidator(_unique)] = Field(
+        default=["triangular"]
+    )
+    epochs: Positive | None = Field(None, le=100_000, description="length of one trial; null: the job's epochs")
+
+
+class ConfirmSpec(_Strict):
+    """The recommended schedule and its baselines, trained again on fresh seeds."""
+
+    seeds: int = Field(3, ge=1, le=20)
+    baselines: Annotated[list[Baseline], AfterValidator(_unique)] = Field(default=["fixed", "one_cycle", "cosine"])
+
+
+class Resources(_Strict):
+    """What one training run occupies. A fraction shares a device."""
+
+    gpus: float = Field(0, ge=0, le=64)
+    cpus: float = Field(1, gt=0, le=1024)
+
+    @model_validator(mode="after")
+    def _whole_above_one(self) -> Self:
+        for field in ("gpus", "cpus"):
+            value = getattr(self, field)
+            if value > 1 and value != int(value):
+                raise ValueError(f"{field} above 1 must be a whole number, but got {value:g}")
+        return self
+
+
+class Limits(_Strict):
+    """Hard limits of one job. What was found when one strikes is still recommended."""
+
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps of all runs together")
+    max_seconds: Positive | None = Field(None, description="wall-clock seconds from the job's start")
+
+
+class JobSpec(_Strict):
+    """A training job to find learning-rate bounds for."""
+
+    mode: Literal["managed"] = "managed"
+    name: str = Field("", max_length=200, description="for people; the task's name when left out")
+    task: str = Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[A-Za-z0-9_.-]+(:[A-Za-z_][A-Za-z0-9_]*)?$",
+        description="a registered task, or module:function installed on the workers",
+    )
+    args: dict[str, JsonValue] = Field(default_factory=dict, description="arguments of the task")
+    code: None = Field(None, description="digest of an uploaded code bundle; uploads are off")
+    optimizer: OptimizerSpec = Field(default_factory=SGD)
+    batch_size: int = Field(64, ge=1, le=1_000_000)
+    epochs: float = Field(20, gt=0, le=100_000, description="length of the training to be recommended for")
+    seed: int = Field(0, ge=0, lt=2**31)
+    range_test: RangeTestSpec = Field(default_factory=RangeTestSpec)
+    search: SearchSpec | None = Field(default_factory=SearchSpec)
+    confirm: ConfirmSpec | None = Field(default_factory=ConfirmSpec)
+    resources: Resources = Field(default_factory=Resources)
+    limits: Limits = Field(default_factory=Limits)
+    priority: int = Field(0, ge=-100, le=100, description="higher runs first")
+
+    @model_validator(mode="after")
+    def _name_defaults_to_the_task(self) -> Self:
+        if not self.name:
+            object.__setattr__(self, "name", self.task)
+        return self
+
+    @model_validator(mode="after")
+    def _search_holds_a_whole_cycle(self) -> Self:
+        if self.search is None:
+            return self
+        epochs = self.search.epochs or self.epochs
+        low, high = self.search.stepsize_multiplier or default_multipliers(epochs)
+        search = self.search.model_copy(update={"stepsize_multiplier": (low, high)})
+        object.__setattr__(self, "search", search)
+        if not whole_cycles(epochs, low, high):
+            raise PydanticCustomError(
+                "empty_search_space",
+                "no whole number of cycles k gives a stepsize multiplier {epochs} / (2 k) in [{low}, {high}]: "
+                "the search space is empty",
+                {"field": "search.stepsize_multiplier", "epochs": epochs, "low": low, "high": high},
+            )
+        return self

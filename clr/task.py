@@ -1,0 +1,120 @@
+"""A task: what is trained, on which data, and how it is scored."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from clr.data import Batch, Data, batches_per_epoch
+from clr.errors import InvalidArgument
+
+Direction = Literal["maximize", "minimize"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+def accuracy(output: Tensor, target: Tensor) -> Tensor:
+    """Share of examples whose largest output (over dim 1) is at the target class; a scalar in [0, 1]."""
+    return (output.argmax(1) == target).float().mean()
+
+
+def forward(model: nn.Module, batch: Batch) -> tuple[Any, Any]:
+    """Output and target of a batch: ``(input, target)`` pairs, or a mapping given to the model as keywords."""
+    if isinstance(batch, Mapping):
+        return model(**batch), batch.get("labels")
+    inputs, target = batch
+    return model(inputs), target
+
+
+def model_loss(output: Any, _target: Any) -> Tensor:
+    """The loss that a model computed itself (``output.loss`` or ``output["loss"]``)."""
+    loss: Tensor = output["loss"] if isinstance(output, Mapping) else output.loss
+    return loss
+
+
+def optimizer(name: str = "SGD", **args: Any) -> Callable[[Iterable[Any]], Optimizer]:
+    """Maker of the torch optimizer ``name``: called with parameters or groups. SGD has momentum 0.9 by default.
+
+    Raises:
+        InvalidArgument: when torch has no such optimizer.
+    """
+    kind = getattr(torch.optim, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
+        raise InvalidArgument(f"optimizer.name: must be an optimizer of torch.optim, but got {name!r}")
+    if name == "SGD":
+        args = {"momentum": 0.9} | args
+    return partial(kind, lr=1e-3, **args)  # the rate is set at every step by the policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a training run needs. The learning rate is not part of it.
+
+    Args:
+        model: makes a freshly initialised model; called once a run, under that run's seed.
+        train: tuple or mapping of equally long tensors (kept on the device), a map-style ``Dataset``, or an
+            iterable of batches with a length, such as a ``DataLoader``.
+        loss: ``loss(output, target)`` -> scalar tensor, the mean over the batch. May be negative.
+        val: as ``train``; None scores a run by its training loss alone.
+        metric: ``"accuracy"``, ``"loss"``, or ``metric(output, target)`` -> mean over the batch's examples; batches
+            are averaged by their number of examples. None: no metric, the validation loss (if any) is minimised.
+        direction: whether a larger metric is better. Default: maximize for accuracy and callables, minimize
+            for the loss.
+        optimizer: called with the parameter groups, returns a torch optimizer. See ``clr.task.optimizer``.
+        groups: model -> parameter groups; a group's ``"lr_mult"`` multiplies the rate for that group.
+        forward: ``forward(model, batch)`` -> (output, target), for batches of a structure of their own.
+        batch_size: examples per batch (ignored where ``train`` yields batches itself).
+        accumulate: batches per optimizer step, >= 1. Steps, and so the policy, count optimizer steps.
+        clip_norm: largest gradient norm, > 0, or None.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (with a gradient scaler).
+        device: torch device; None takes CUDA where there is one.
+        collate: for a ``Dataset``, as in ``DataLoader``.
+        workers: loader processes for a ``Dataset``.
+    """
+
+    model: Callable[[], nn.Module]
+    train: Data
+    loss: Callable[[Any, Any], Tensor] = model_loss
+    val: Data | None = None
+    metric: Literal["accuracy", "loss"] | Callable[[Any, Any], Any] | None = None
+    direction: Direction | None = None
+    optimizer: Callable[[Iterable[Any]], Optimizer] = optimizer()
+    groups: Callable[[nn.Module], Iterable[Any]] = nn.Module.parameters
+    forward: Callable[[nn.Module, Batch], tuple[Any, Any]] = forward
+    batch_size: int = 64
+    accumulate: int = 1
+    clip_norm: float | None = None
+    precision: Precision = "fp32"
+    device: str | None = None
+    collate: Callable[[list[Any]], Batch] | None = None
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        for field in ("batch_size", "accumulate"):
+            value = getattr(self, field)
+            if value < 1:
+                raise InvalidArgument(f"{field}: must be at least 1, but got {value!r}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise InvalidArgument(f"clip_norm: must be above 0, but got {self.clip_norm!r}")
+        if isinstance(self.metric, str) and self.metric not in ("accuracy", "loss"):
+            raise InvalidArgument(f'metric: must be "accuracy", "loss" or a function, but got {self.metric!r}')
+        if self.direction not in (None, "maximize", "minimize"):
+            raise InvalidArgument(f'direction: must be "maximize" or "minimize", but got {self.direction!r}')
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the training data."""
+        return max(1, batches_per_epoch(self.train, self.batch_size) // self.accumulate)
+
+    @property
+    def score(self) -> "tuple[str, Direction, Callable[[Any, Any], Any]]":
+        """Name, direction and function of what a run is judged by."""
+        if self.metric in (None, "loss"):
+            return "loss", self.direction or "minimize", self.loss
+        if self.metric == "accuracy":
+            return "accuracy", self.direction or "maximize", accuracy
+        assert callable(self.metric)
+        return getattr(self.metric, "__name__", "metric"), self.direction or "maximize", self.metric

@@ -1,0 +1,20 @@
+"""Tasks by name: the registry, and the built-in tasks, one file each.
+
+Owns what a spec's ``task`` and ``args`` mean. Must not import the range test, the search, nor anything outside
+``clr``. Importing it imports torch.
+"""
+
+from clr.tasks import cifar10, digits, fashion_mnist
+from clr.tasks.registry import check_args, describe, find, load_task, registered, task
+
+__all__ = [
+    "check_args",
+    "cifar10",
+    "describe",
+    "digits",
+    "fashion_mnist",
+    "find",
+    "load_task",
+    "registered",
+    "task",
+]

@@ -1,0 +1,184 @@
+"""Which tasks there are, which arguments they take, and how one is made from its name."""
+
+import inspect
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
+
+import clr
+from clr.errors import InvalidArgument, UnknownTask
+from clr.task import Task
+
+Factory = Callable[..., Task]
+SomeFactory = TypeVar("SomeFactory", bound=Factory)
+
+ENTRY_POINTS = "clr.tasks"
+"""Entry-point group under which an installed package offers its tasks."""
+
+_registry: dict[str, Factory] = {}
+
+
+def task(name: str) -> Callable[[SomeFactory], SomeFactory]:
+    """Register the decorated function as the maker of the task ``name``.
+
+    Args:
+        name: letters, digits, ``_``, ``.`` and ``-``.
+
+    Returns:
+        A decorator that leaves the function as it is. The function's annotations are the rules for the task's
+        arguments, which are JSON values; an argument ``train_size`` is the number of training examples.
+
+    Raises:
+        InvalidArgument: the name is malformed or taken, or the function is not annotated to return ``clr.Task``.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise InvalidArgument(f"task: must be letters, digits, '_', '.' and '-', but got {name!r}")
+
+    def register(factory: SomeFactory) -> SomeFactory:
+        _require_factory(name, factory)
+        taken = _registry.get(name)
+        if taken is not None and _place(taken) != _place(factory):
+            raise InvalidArgument(f"task: {name!r} is taken by {_place(taken)}; choose another name")
+        _registry[name] = factory
+        return factory
+
+    return register
+
+
+def registered() -> dict[str, Factory]:
+    """Every registered task by name: the built-in ones and those that installed packages offer."""
+    return _plugins() | _registry
+
+
+def load_task(name: str, /, **args: Any) -> Task:
+    """Make the task ``name``.
+
+    Args:
+        name: a registered name, or ``module:function``, a function annotated to return ``clr.Task``.
+        args: the task's own arguments, as JSON values.
+
+    Raises:
+        UnknownTask: there is no such task.
+        InvalidArgument: an argument breaks its rule.
+        DataMissing: the task's data set is not there.
+    """
+    factory = find(name)
+    return factory(**check_args(factory, args))
+
+
+def find(name: str) -> Factory:
+    """The function that makes the task ``name``.
+
+    Raises:
+        UnknownTask: there is no such task.
+        InvalidArgument: ``module:function`` names something that is not annotated to return ``clr.Task``.
+    """
+    if ":" in name:
+        return _imported(name)
+    known = registered()
+    if name not in known:
+        raise UnknownTask(f"task: must be module:function or one of {', '.join(sorted(known))}, but got {name!r}")
+    return known[name]
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Name, docstring and JSON schema of the arguments of the task ``name``: ``{"name", "doc", "schema"}``."""
+    factory = find(name)
+    schema = _model(factory).model_json_schema()
+    schema.pop("title", None)
+    return {"name": name, "doc": inspect.getdoc(factory) or "", "schema": schema}
+
+
+def check_args(factory: Factory, args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a task, validated by the annotations of its factory, defaults filled in.
+
+    Raises:
+        InvalidArgument: an argument is missing, unknown or breaks its rule.
+    """
+    model = _model(factory)
+    try:
+        checked = model.model_validate_json(json.dumps(dict(args), default=str))
+    except ValidationError as error:
+        raise InvalidArgument("; ".join(_sentence(factory, one) for one in error.errors())) from None
+    return {field.alias or "": getattr(checked, name) for name, field in model.model_fields.items()}
+
+
+def _sentence(factory: Factory, error: Any) -> str:
+    field = ".".join(str(part) for part in ("args", *error["loc"]))
+    if error["type"] == "missing":
+        return f"{field}: is required, but is missing"
+    rule = error["msg"][:1].lower() + error["msg"][1:]
+    if error["type"] == "extra_forbidden":
+        rule = f"must be one of {', '.join(inspect.signature(factory).parameters) or 'none'}"
+    return f"{field}: {rule}, but got {error['input']!r}"
+
+
+@cache
+def _model(factory: Factory) -> type[BaseModel]:
+    """The arguments as a pydantic model. Fields go by aliases: an argument may be called ``schema`` or ``copy``."""
+    hints = _hints(factory)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(factory).parameters.items():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or name not in hints:
+            raise InvalidArgument(f"task: {_place(factory)} must name and annotate each argument, but has {parameter}")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[f"argument_{name}"] = (hints[name], Field(default, alias=name))
+    try:
+        return create_model("Arguments", __config__=ConfigDict(extra="forbid", strict=True), **fields)
+    except PydanticUserError as error:
+        raise InvalidArgument(f"task: the arguments of {_place(factory)} must be JSON values; {error}") from error
+
+
+def _hints(factory: Any) -> dict[str, Any]:
+    """The annotations, ``Task`` and ``clr.Task`` understood also where the module imports neither."""
+    names = {"clr": clr, "Task": Task} | getattr(inspect.unwrap(factory), "__globals__", {})
+    try:
+        return get_type_hints(factory, globalns=names, include_extras=True)
+    except (NameError, AttributeError, TypeError) as error:
+        raise InvalidArgument(f"task: the annotations of {_place(factory)} must resolve, but {error}") from error
+
+
+def _require_factory(name: str, factory: Any) -> None:
+    if not inspect.isfunction(factory) or _hints(factory).get("return") is not Task:
+        raise InvalidArgument(f"task: must be a function annotated `-> clr.Task`, but {name!r} is {factory!r}")
+
+
+def _imported(name: str) -> Factory:
+    module, _, function = name.partition(":")
+    try:
+        factory = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownTask(f"task: must be importable as module:function, but got {name!r}: {error}") from error
+    _require_factory(name, factory)
+    return factory  # type: ignore[no-any-return]
+
+
+@cache
+def _plugins() -> dict[str, Factory]:
+    found = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            found[point.name] = _loaded(point)
+        except Exception as error:  # a broken package of somebody else's must not take the others down
+            warnings.warn(
+                f"the task {point.name!r} of {point.value} is left out: {type(error).__name__}: {error}",
+                stacklevel=3,
+            )
+    return found
+
+
+def _loaded(point: EntryPoint) -> Factory:
+    factory = point.load()
+    _require_factory(point.name, factory)
+    return factory  # type: ignore[no-any-return]
+
+
+def _place(factory: Any) -> str:
+    return f"{getattr(factory, '__module__', '?')}:{getattr(factory, '__qualname__', factory)}"

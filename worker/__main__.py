@@ -1,0 +1,41 @@
+"""Run a worker: ``python -m worker``, which is what ``clr worker`` does."""
+
+import logging
+import signal
+import sys
+from threading import Event
+
+import optuna
+
+from service.settings import Settings
+from service.store.database import Database, is_migrated
+from worker.engine import Engine
+from worker.loop import Worker
+
+
+def main() -> int:
+    """Work until SIGTERM or SIGINT; 0 when every job was handed back."""
+    settings = Settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    stopping = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    database = Database(settings.database_url)
+    try:
+        if not is_migrated(database):
+            print("error: the database is not migrated; run `clr migrate`", file=sys.stderr)
+            return 1
+        engine = Engine(settings.ray_address, settings.home, settings.cpus)
+        try:
+            engine.warm()
+            Worker(settings, database, engine, stopping).work()
+        finally:
+            engine.stop()
+    finally:
+        database.dispose()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

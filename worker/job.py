@@ -1,0 +1,186 @@
+"""One claimed job, from its range test to its confirmation, taken up wherever the store says it stood."""
+
+import logging
+import time
+from collections.abc import Iterator
+from itertools import chain
+from threading import Event
+from typing import Any
+
+from clr.bounds import Bounds
+from clr.confirm import confirm_plan, confirm_steps
+from clr.cost import predict
+from clr.proposal import Budget, Proposal
+from clr.range_test import range_test_plan
+from clr.recommendation import Cost, Evidence, Recommendation, Source
+from clr.run import fresh_seeds
+from clr.search import Search, best, create_study
+from clr.spec import JobSpec
+from service.store import jobs, recommendations, runs, studies
+from service.store.database import Database
+from service.store.errors import LeaseLost
+from service.store.jobs import Lease
+from service.store.models import Job
+from worker.engine import Engine
+from worker.errors import Cancelled, HandedBack, LimitReached, RunFailed
+from worker.runs import Item, Runs
+
+log = logging.getLogger(__name__)
+
+
+class JobDriver:
+    """Drives one job on a thread of its own until it is finished, handed back or lost.
+
+    Args:
+        database, engine: where to write, where to run.
+        job, lease: what was claimed.
+        lease_s: how long a renewal of the lease lasts.
+        stopping: set when the worker shuts down.
+    """
+
+    def __init__(
+        self, database: Database, engine: Engine, job: Job, lease: Lease, *, lease_s: float, stopping: Event
+    ) -> None:
+        self.database, self.engine, self.lease = database, engine, lease
+        self.spec = JobSpec.model_validate(job.spec)
+        assert job.started_at is not None
+        self.began = time.monotonic() - (time.time() - job.started_at.timestamp())
+        limits = self.spec.limits
+        self.runs = Runs(
+            database,
+            engine,
+            lease,
+            lease_s=lease_s,
+            stopping=stopping,
+            trainee=self.spec.model_dump(include={"task", "args", "optimizer", "batch_size"}, mode="json"),
+            resources=self.spec.resources.model_dump(),
+            spent=job.steps,
+            max_steps=limits.max_steps,
+            deadline=None if limits.max_seconds is None else self.began + limits.max_seconds,
+        )
+
+    def drive(self) -> None:
+        """Work until there is nothing left to do, and leave the job in the state it belongs in."""
+        try:
+            self._work()
+            self._end(jobs.succeed)
+        except LeaseLost:
+            self.runs.drop()
+            log.warning("lease lost: job=%s", self.lease.job_id)
+        except Cancelled:
+            self._end(jobs.cancelled)
+        except HandedBack:
+            self._end(jobs.release)
+        except RunFailed as error:
+            self._end(jobs.fail, str(error))
+        except Exception as error:
+            log.exception("job failed: job=%s", self.lease.job_id)
+            self._end(jobs.fail, f"{type(error).__name__}: {error}")
+
+    def _end(self, transition: Any, *details: str) -> None:
+        self.runs.drop()
+        try:
+            with self.database.begin() as session:
+                transition(session, self.lease, *details)
+        except LeaseLost:
+            log.warning("lease lost at the end: job=%s", self.lease.job_id)
+
+    def _work(self) -> None:
+        self._describe()
+        bounds = self._range_test()
+        first = self.budget.first_proposal(bounds)
+        if first is None or self.spec.search is None:
+            return
+        try:
+            self._search(bounds)
+            finalists = list(dict.fromkeys([self._best_trial() or first, first]))
+            self._recommend("search", bounds, finalists[0])
+            if self.spec.confirm is not None:
+                self._confirm(bounds, finalists)
+        except LimitReached as limit:
+            self.runs.drop()
+            found = self._best_trial()
+            warning = f"{limit} was reached; what was found until then is recommended, without confirmation"
+            self._recommend("search" if found else "range_test", bounds, found or first, warnings=[warning])
+
+    def _describe(self) -> None:
+        """Learn from the task itself how long an epoch is and what a run is judged by."""
+        wanted = self.runs.resources
+        if self.engine.slots(wanted) == 0:
+            raise RunFailed(
+                f"resources: no node has the {wanted} that a run needs; the cluster has {self.engine.total()}"
+            )
+        about = self.engine.describe(self.runs.trainee, wanted, check=self.runs.check)
+        self.metric, self.direction = about["metric"], about["direction"]
+        self.budget = Budget(self.spec.epochs, about["iterations_per_epoch"])
+        self.runs.predicted_steps = max(1, round(predict(self.spec).relative_to_one_training * self.budget.steps))
+        with self.database.begin() as session:
+            jobs.describe(session, self.lease, **about, predicted_steps=self.runs.predicted_steps)
+
+    def _range_test(self) -> Bounds:
+        plan = range_test_plan(
+            self.budget, self.spec.range_test, self.spec.seed, self.direction, self.spec.limits.max_steps
+        )
+        try:
+            tested = self.runs.follow("range_test", plan)
+        except LimitReached as limit:
+            self.runs.drop()
+            bounds = Bounds.inconclusive(f"{limit} was reached before the range test ended")
+        else:
+            bounds = tested.bounds
+            with self.database.begin() as session:
+                jobs.set_range_test(session, self.lease, tested.to_dict())
+        self._recommend("range_test", bounds, self.budget.first_proposal(bounds))
+        return bounds
+
+    def _search(self, bounds: Bounds) -> None:
+        """Ask, run and tell until all trials are told. Trials under way when a worker died run again, as they were."""
+        spec = self.spec.search
+        assert spec is not None
+        study = create_study(studies.storage(self.database.url), self.lease.job_id, self.direction, self.spec.seed)
+        budget = Budget(spec.epochs or self.spec.epochs, self.budget.iterations_per_epoch)
+        search = Search(study, spec, bounds, budget)
+        with self.database.read() as session:
+            rows = runs.of_stage(session, self.lease.job_id, "search")
+        for row in rows:
+            if row.state != "running":
+                search.tell(row.number, row.value)
+        again = {row.number: Proposal(**row.params) for row in rows if row.state == "running"}
+        search.forget_all_but(again)
+        (seed,) = fresh_seeds(self.spec.seed, "search", 1)
+
+        def trials() -> Iterator[Item]:
+            fresh = (search.ask() for _ in range(spec.trials - len(rows)))
+            for number, proposal in chain(again.items(), fresh):
+                yield number, proposal.run(seed), proposal.to_dict()
+
+        for number, curve in self.runs.carry_out("search", trials()):
+            search.tell(number, curve.value)
+
+    def _best_trial(self) -> Proposal | None:
+        with self.database.read() as session:
+            rows = runs.finished(session, self.lease.job_id, "search")
+        return best([(row.value, Proposal(**row.params)) for row in rows], self.direction)
+
+    def _confirm(self, bounds: Bounds, finalists: list[Proposal]) -> None:
+        spec = self.spec.confirm
+        assert spec is not None
+        if not self.runs.affords(confirm_steps(finalists, spec, self.budget)):
+            raise LimitReached(f"limits.max_steps = {self.spec.limits.max_steps}")
+        found = self.runs.follow("confirm", confirm_plan(finalists, spec, self.budget, self.spec.seed, self.direction))
+        evidence = Evidence(self.metric, self.direction, self.spec.epochs, spec.seeds, found.runs, found.verdict)
+        self._recommend("confirm", bounds, found.winner, evidence=evidence, warnings=found.warnings)
+
+    def _recommend(self, source: Source, bounds: Bounds, proposal: Proposal | None, **more: Any) -> None:
+        steps = self.runs.spent
+        document = Recommendation.of(
+            source,
+            bounds,
+            proposal,
+            self.budget.iterations_per_epoch,
+            job_id=self.lease.job_id,
+            cost=Cost.of(steps, time.monotonic() - self.began, self.budget.steps),
+            **more,
+        ).to_dict()
+        with self.database.begin() as session:
+            recommendations.put(session, self.lease, document, task=self.spec.task, optimizer=self.spec.optimizer.name)

@@ -1,0 +1,86 @@
+"""The claiming loop: publishes what this worker can train, claims jobs while there is room, drives each on a thread."""
+
+import logging
+import os
+import socket
+import uuid
+from threading import Event, Thread
+
+from clr.tasks import describe, registered
+from service.settings import Settings
+from service.store import jobs, workers
+from service.store.database import Database
+from worker.engine import Engine
+from worker.job import JobDriver
+
+log = logging.getLogger(__name__)
+
+SEEN_EVERY_S = 5.0
+"""How often a worker says that it lives; half a minute of silence counts as gone."""
+
+STOP_WITHIN_S = 9.0
+"""How long the jobs under way may take to be handed back: a supervisor kills what has not ended in ten seconds."""
+
+
+class Worker:
+    """One worker process.
+
+    Args:
+        settings: of the process.
+        database: migrated.
+        engine: started.
+        stopping: set it to hand all jobs back and return from ``work``.
+    """
+
+    def __init__(self, settings: Settings, database: Database, engine: Engine, stopping: Event) -> None:
+        self.settings, self.database, self.engine, self.stopping = settings, database, engine, stopping
+        self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._threads: list[Thread] = []
+
+    def work(self) -> None:
+        """Claim and drive jobs until ``stopping`` is set."""
+        self._publish()
+        seen_in = SEEN_EVERY_S
+        while not self.stopping.is_set():
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            claimed = self._has_room() and self._claim()
+            if not claimed:
+                self.stopping.wait(self.settings.poll_s)
+                seen_in -= self.settings.poll_s
+            if seen_in <= 0:
+                with self.database.begin() as session:
+                    workers.seen(session, self.owner)
+                seen_in = SEEN_EVERY_S
+        for thread in self._threads:
+            thread.join(STOP_WITHIN_S)
+        with self.database.begin() as session:
+            workers.retire(session, self.owner)
+
+    def _publish(self) -> None:
+        with self.database.begin() as session:
+            workers.publish(
+                session,
+                owner=self.owner,
+                host=socket.gethostname(),
+                slots=self.engine.total(),
+                tasks=[describe(name) for name in registered()],
+            )
+
+    def _has_room(self) -> bool:
+        """A job for each CPU of the cluster: more would only wait for the others' runs."""
+        return len(self._threads) < max(1, int(self.engine.total()["cpus"]))
+
+    def _claim(self) -> bool:
+        with self.database.begin() as session:
+            claimed = jobs.claim(session, owner=self.owner, lease_s=self.settings.lease_s)
+            if claimed is None:
+                return False
+            job, lease = claimed
+            driver = JobDriver(
+                self.database, self.engine, job, lease, lease_s=self.settings.lease_s, stopping=self.stopping
+            )
+        log.info("claimed: job=%s epoch=%s", lease.job_id, lease.epoch)
+        thread = Thread(target=driver.drive, name=f"job-{lease.job_id}")
+        thread.start()
+        self._threads.append(thread)
+        return True
