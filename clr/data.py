@@ -94,6 +94,8 @@ def training_batches(
             collate_fn=collate,
             num_workers=workers,
         )
+    for own in loader_generators(loader):
+        own.manual_seed(seed)
     while True:
         empty = True
         for batch in loader:
@@ -101,6 +103,13 @@ def training_batches(
             yield to_device(batch, device)
         if empty:
             raise InvalidArgument("train: must yield at least one batch an epoch, but yielded none")
+
+
+def loader_generators(loader: Any) -> list[torch.Generator]:
+    """The random generators that a loader and its sampler hold themselves; an order drawn from them is not global."""
+    owners = (loader, getattr(loader, "sampler", None))
+    found = {id(own): own for owner in owners if isinstance(own := getattr(owner, "generator", None), torch.Generator)}
+    return list(found.values())
 
 
 def validation_batches(
@@ -115,7 +124,10 @@ def validation_batches(
             end = min(start + batch_size, stop)
             yield to_device(take(data, slice(start, end)), device), end - start
         return
-    loader = data if count is None else DataLoader(data, batch_size=batch_size, collate_fn=collate)
+    loader: Iterable[Batch] = data
+    if count is not None:
+        # A generator of its own: scoring must not draw from the random numbers that training goes on with.
+        loader = DataLoader(data, batch_size=batch_size, collate_fn=collate, generator=torch.Generator())
     seen = 0
     for batch in loader:
         size = batch_length(batch)
@@ -127,7 +139,12 @@ def validation_batches(
 
 def batch_length(batch: Batch) -> int:
     """Examples in a batch: the length of the first tensor found in it."""
+    return next((len(tensor) for tensor in _tensors(batch) if tensor.ndim), 1)
+
+
+def _tensors(batch: Batch) -> Iterator[torch.Tensor]:
     if isinstance(batch, torch.Tensor):
-        return len(batch) if batch.ndim else 1
-    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
-    return next((batch_length(value) for value in values), 1)
+        yield batch
+    elif isinstance(batch, Mapping | list | tuple):
+        for value in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from _tensors(value)

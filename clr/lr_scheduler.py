@@ -75,8 +75,6 @@ class CyclicPolicyLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, **arguments: Any) -> None:
         self.arguments = _checked(arguments, optimizer.param_groups)
-        for group in optimizer.param_groups:
-            group.pop("initial_lr", None)
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
@@ -108,7 +106,7 @@ class CyclicPolicyLR(LRScheduler):
             raise InvalidArgument(f"last_epoch: must be a whole number, at least 0, but got {step!r}")
         arguments = {name: state_dict[name] for name in _CASTS}
         self.arguments = _checked(arguments, self.optimizer.param_groups)
-        self.last_epoch, self._step_count = step, step + 1
+        self.last_epoch = step
         self._last_lr = self.get_lr()
 
 

@@ -42,11 +42,12 @@ def optimizer(name: str = "SGD", **args: Any) -> Callable[[Iterable[Any]], Optim
         InvalidArgument: when torch has no such optimizer.
     """
     kind = getattr(torch.optim, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
+    if not (isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer):
         raise InvalidArgument(f"optimizer.name: must be an optimizer of torch.optim, but got {name!r}")
+    make: Callable[..., Optimizer] = kind
     if name == "SGD":
         args = {"momentum": 0.9} | args
-    return partial(kind, lr=1e-3, **args)  # the rate is set at every step by the policy
+    return partial(make, lr=1e-3, **args)  # the rate is set at every step by the policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,8 @@ class Task:
             raise InvalidArgument(f"clip_norm: must be above 0, but got {self.clip_norm!r}")
         if isinstance(self.metric, str) and self.metric not in ("accuracy", "loss"):
             raise InvalidArgument(f'metric: must be "accuracy", "loss" or a function, but got {self.metric!r}')
+        if self.precision not in ("fp32", "bf16", "fp16"):
+            raise InvalidArgument(f'precision: must be "fp32", "bf16" or "fp16", but got {self.precision!r}')
         if self.direction not in (None, "maximize", "minimize"):
             raise InvalidArgument(f'direction: must be "maximize" or "minimize", but got {self.direction!r}')
 

@@ -17,6 +17,7 @@ def main() -> int:
     """Work until SIGTERM or SIGINT; 0 when every job was handed back."""
     settings = Settings()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -131,7 +131,8 @@ def _model(factory: Factory) -> type[BaseModel]:
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[f"argument_{name}"] = (hints[name], Field(default, alias=name))
     try:
-        return create_model("Arguments", __config__=ConfigDict(extra="forbid", strict=True), **fields)
+        config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+        return create_model("Arguments", __config__=config, **fields)
     except PydanticUserError as error:
         raise InvalidArgument(f"task: the arguments of {_place(factory)} must be JSON values; {error}") from error
 

@@ -1,0 +1,82 @@
+"""One embedded Ray for all tests, and a worker on a thread of the test's own."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+
+from clr.spec import JobSpec
+from service.settings import Settings
+from service.store import jobs
+from service.store.database import Database
+from service.store.models import Job
+from worker.engine import Engine
+from worker.loop import Worker
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Two slots. Ray's processes find the odd tasks by name."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        environment.syspath_prepend(str(Path(__file__).parent))
+        engine = Engine(None, tmp_path_factory.mktemp("home"), cpus=2)
+        yield engine
+        engine.stop()
+
+
+class Work:
+    """Submits jobs and waits for what becomes of them."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def submit(self, task: str, **spec: Any) -> str:
+        full = JobSpec.model_validate({"task": task, **spec}).model_dump(mode="json")
+        with self.database.begin() as session:
+            job, _ = jobs.submit(session, spec=full, name=full["name"], task=task, optimizer=full["optimizer"]["name"])
+            return job.id
+
+    def job(self, job_id: str) -> Job:
+        with self.database.read() as session:
+            return jobs.get(session, job_id)
+
+    def until(self, job_id: str, reached: Callable[[Job], bool], timeout_s: float = 60) -> Job:
+        """The job once it is as wanted; fails when that takes too long, or can no longer come about."""
+        deadline = time.monotonic() + timeout_s
+        while not reached(job := self.job(job_id)):
+            assert job.state in ("queued", "running"), f"ended as {job.state}: {job.error}"
+            assert time.monotonic() < deadline, f"still {job.state} at {job.stage} after {timeout_s} s"
+            time.sleep(0.05)
+        return job
+
+    def ended(self, job_id: str, timeout_s: float = 60) -> Job:
+        return self.until(job_id, lambda job: job.state in jobs.FINISHED, timeout_s)
+
+
+@contextmanager
+def working(database: Database, engine: Engine, home: Path, **settings: Any) -> Iterator[Worker]:
+    """A worker that claims jobs until the block ends, and hands back what it has then."""
+    stopping = Event()
+    chosen = Settings(home=home, database_url=database.url, poll_s=0.05, **settings)
+    worker = Worker(chosen, database, engine, stopping)
+    thread = Thread(target=worker.work)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        stopping.set()
+        thread.join(20)
+        assert not thread.is_alive(), "the worker did not stop"
+
+
+@pytest.fixture
+def work(database: Database, engine: Engine, tmp_path: Path) -> Iterator[Work]:
+    """A worker at work on a migrated database."""
+    with working(database, engine, tmp_path):
+        yield Work(database)

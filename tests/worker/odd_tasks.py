@@ -1,0 +1,97 @@
+"""Tasks that go wrong, each in its own way, and one that lets a test hold it."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import clr
+
+
+def _points(count: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, 8, generator=generator)
+    return x, (x.sum(1) > 0).long()
+
+
+def _task(model: type[nn.Module] | None = None, **more: object) -> clr.Task:
+    x, y = _points()
+    make = model or (lambda: nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)))
+    return clr.Task(model=make, train=(x, y), val=(x, y), loss=nn.functional.cross_entropy, metric="accuracy", **more)
+
+
+class _NaN(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.sum() * self.weight * float("nan")).expand(len(x), 2)
+
+
+def nan_from_the_start() -> clr.Task:
+    """The loss is NaN at every step."""
+    return _task(_NaN)
+
+
+def raises() -> clr.Task:
+    """The loss raises."""
+    x, y = _points()
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        raise ValueError("the labels are out of range")
+
+    return clr.Task(model=lambda: nn.Linear(8, 2), train=(x, y), loss=loss)
+
+
+def does_not_load(folder: str) -> clr.Task:
+    """The data are not there."""
+    raise FileNotFoundError(f"no data in {folder}")
+
+
+class _Slow(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.02)
+        return self.layer(x)
+
+
+def slow() -> clr.Task:
+    """Each step takes 20 ms."""
+    return _task(_Slow)
+
+
+class _Dying(nn.Module):
+    marker = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        try:
+            os.close(os.open(self.marker, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return self.layer(x)
+        os._exit(1)
+
+
+def dies_once(folder: str) -> clr.Task:
+    """The first process that trains it ends without a word."""
+    _Dying.marker = str(Path(folder) / "died")
+    return _task(_Dying)
+
+
+def dies_always() -> clr.Task:
+    """Every process that trains it ends without a word."""
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        os._exit(1)
+
+    x, y = _points()
+    return clr.Task(model=lambda: nn.Linear(8, 2), train=(x, y), loss=loss)

@@ -1,0 +1,162 @@
+"""Jobs, from their claim to their end, on a real Ray and both databases."""
+
+import time
+
+import pytest
+
+from clr.run import Curve, Point
+from service.store import jobs, recommendations, runs
+from tests.worker.conftest import Work
+
+SMALL = {"epochs": 4, "search": {"trials": 4}, "confirm": {"seeds": 2, "baselines": ["fixed"]}}
+
+
+def recommendation(work: Work, job_id: str) -> dict:
+    with work.database.read() as session:
+        row = recommendations.get(session, job_id)
+    assert row is not None
+    return row.document
+
+
+def rows(work: Work, job_id: str, stage: str) -> list:
+    with work.database.read() as session:
+        return runs.of_stage(session, job_id, stage)
+
+
+def test_a_job_goes_through_its_stages_to_a_confirmed_recommendation(work: Work) -> None:
+    job_id = work.submit("digits", **SMALL)
+    job = work.ended(job_id)
+    assert (job.state, job.error, job.progress) == ("succeeded", None, 1.0)
+    assert job.range_test["bounds"]["max_lr"] > job.range_test["bounds"]["base_lr"] > 0
+    found = recommendation(work, job_id)
+    assert found["source"] == "confirm"
+    assert [run["name"] for run in found["evidence"]["runs"]] == ["recommended", "fixed"]
+    assert found["evidence"]["runs"][0]["mean"] > 0.8
+    trials = rows(work, job_id, "search")
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert {trial.state for trial in trials} == {"complete"}
+    assert job.steps == sum(row.steps for stage in ("range_test", "search", "confirm") for row in rows(work, job_id, stage))
+    assert found["cost"]["steps"] == job.steps
+
+
+def test_the_trials_of_a_search_take_equal_steps_and_end_with_a_cycle(work: Work) -> None:
+    job_id = work.submit("digits", **SMALL | {"confirm": None})
+    work.ended(job_id)
+    for trial in rows(work, job_id, "search"):
+        assert trial.steps == 2 * trial.params["cycles"] * trial.params["stepsize"]
+        assert 0 <= 4 * 18 - trial.steps < 2 * trial.params["cycles"]
+
+
+def test_what_is_stored_of_a_run_is_what_it_recorded(work: Work) -> None:
+    job_id = work.submit("digits", epochs=4, search=None)
+    work.ended(job_id)
+    for row in rows(work, job_id, "range_test"):
+        with work.database.read() as session:
+            points = runs.points(session, job_id, "range_test", [row.number])[row.number]
+        curve = Curve.of(map(Point.from_dict, points))
+        assert row.steps == len(curve.lr) == len(curve.loss)
+        assert row.value == curve.value
+
+
+def test_a_model_that_yields_nan_ends_as_succeeded_and_inconclusive(work: Work) -> None:
+    job_id = work.submit("odd_tasks:nan_from_the_start", **SMALL)
+    assert work.ended(job_id).state == "succeeded"
+    found = recommendation(work, job_id)
+    assert found["confidence"] == "inconclusive"
+    assert found["base_lr"] is found["max_lr"] is found["stepsize"] is found["torch"] is None
+    assert found["reasons"]
+    assert rows(work, job_id, "search") == []
+
+
+def test_a_task_that_raises_fails_its_job_and_the_worker_goes_on(work: Work) -> None:
+    broken = work.submit("odd_tasks:raises", **SMALL)
+    good = work.submit("digits", epochs=2, search=None)
+    job = work.ended(broken)
+    assert job.state == "failed"
+    assert job.error.splitlines()[-1] == "ValueError: the labels are out of range"
+    assert work.ended(good).state == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("task", "args", "message"),
+    [
+        ("odd_tasks:does_not_load", {"folder": "nowhere"}, "FileNotFoundError: no data in nowhere"),
+        ("odd_tasks:does_not_load", {}, "args.folder"),
+        ("odd_tasks:no_such", {}, "odd_tasks:no_such"),
+        ("os:abort", {}, "clr.Task"),
+    ],
+)
+def test_a_task_that_cannot_be_made_fails_its_job(work: Work, task: str, args: dict, message: str) -> None:
+    job = work.ended(work.submit(task, args=args))
+    assert job.state == "failed"
+    assert message in job.error
+
+
+def test_a_job_that_no_node_can_hold_fails_and_says_what_there_is(work: Work) -> None:
+    job = work.ended(work.submit("digits", resources={"cpus": 64}))
+    assert job.state == "failed"
+    assert "64" in job.error
+    assert "'cpus': 2.0" in job.error
+
+
+def test_a_cancelled_job_stops_within_five_seconds_and_keeps_what_was_found(work: Work) -> None:
+    job_id = work.submit("odd_tasks:slow", epochs=40, search={"trials": 50})
+    work.until(job_id, lambda job: job.stage == "search")
+    asked = time.monotonic()
+    with work.database.begin() as session:
+        jobs.request_cancel(session, job_id)
+    assert work.ended(job_id, 10).state == "cancelled"
+    assert time.monotonic() - asked < 5
+    assert recommendation(work, job_id)["source"] == "range_test"
+    assert "running" not in {row.state for row in rows(work, job_id, "search")}
+
+
+def test_max_steps_is_never_passed_and_what_was_found_is_recommended(work: Work) -> None:
+    job_id = work.submit("digits", **SMALL | {"limits": {"max_steps": 250}})
+    job = work.ended(job_id)
+    assert (job.state, job.steps <= 250) == ("succeeded", True)
+    found = recommendation(work, job_id)
+    assert found["source"] == "search"
+    assert "limits.max_steps = 250" in found["warnings"][0]
+    assert found["torch"]["max_lr"] > 0
+
+
+def test_max_seconds_ends_the_job_in_time_with_what_was_found(work: Work) -> None:
+    limits = {"max_seconds": 8}
+    job_id = work.submit("odd_tasks:slow", epochs=40, search={"trials": 500}, limits=limits)
+    job = work.ended(job_id)
+    assert job.state == "succeeded"
+    assert 8 <= (job.finished_at - job.started_at).total_seconds() < 12
+    assert "limits.max_seconds" in recommendation(work, job_id)["warnings"][0]
+
+
+def test_a_limit_within_the_range_test_gives_an_inconclusive_recommendation(work: Work) -> None:
+    job_id = work.submit("odd_tasks:slow", epochs=200, limits={"max_seconds": 1})
+    assert work.ended(job_id).state == "succeeded"
+    found = recommendation(work, job_id)
+    assert (found["confidence"], found["max_lr"]) == ("inconclusive", None)
+    assert "limits.max_seconds" in found["reasons"][0]
+
+
+def test_a_run_whose_process_dies_starts_over_as_a_new_attempt(work: Work, tmp_path) -> None:
+    job_id = work.submit("odd_tasks:dies_once", args={"folder": str(tmp_path)}, epochs=10, search=None)
+    job = work.ended(job_id)
+    assert (job.state, job.error) == ("succeeded", None)
+    ramps = rows(work, job_id, "range_test")
+    assert max(row.attempt for row in ramps) == 2
+    for row in ramps:
+        with work.database.read() as session:
+            points = runs.points(session, job_id, "range_test", [row.number])[row.number]
+        assert sum(len(point["loss"]) for point in points) == row.steps
+
+
+def test_a_run_that_is_lost_every_time_fails_its_job(work: Work) -> None:
+    job = work.ended(work.submit("odd_tasks:dies_always", search=None))
+    assert job.state == "failed"
+    assert "lost 3 times" in job.error
+
+
+def test_two_jobs_are_worked_on_at_once(work: Work) -> None:
+    first, second = (work.submit("odd_tasks:slow", epochs=40, search=None) for _ in range(2))
+    work.until(first, lambda job: job.state == "running")
+    work.until(second, lambda job: job.state == "running" and work.job(first).state == "running")

@@ -1,0 +1,108 @@
+"""The worker as a process of its own: killed, stopped, replaced."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.store import jobs, runs, studies, workers
+from service.store.database import Database
+from tests.conftest import wait_until_gone
+from tests.worker.conftest import Work
+
+
+@contextmanager
+def worker_process(database: Database, home: Path) -> Iterator[subprocess.Popen]:
+    """A worker process; it and all that it started are gone when the block ends."""
+    environment = os.environ | {
+        "CLR_DATABASE_URL": database.url,
+        "CLR_HOME": str(home),
+        "CLR_LEASE_S": "3",
+        "CLR_CPUS": "2",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    process = subprocess.Popen([sys.executable, "-m", "worker"], env=environment)
+    try:
+        yield process
+    finally:
+        kill(process)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Kill -9 the worker alone, then end what its embedded Ray leaves behind for a while."""
+    family: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for orphan in family:
+        with suppress(psutil.NoSuchProcess):
+            orphan.kill()
+    wait_until_gone(family)
+
+
+@pytest.mark.timeout(240)
+def test_killing_the_worker_in_mid_search_loses_and_repeats_no_finished_trial(database: Database, tmp_path: Path) -> None:
+    work = Work(database)
+    job_id = work.submit("digits", epochs=40, search={"trials": 24}, confirm=None)
+
+    def trials() -> dict:
+        with database.read() as session:
+            return {row.number: row for row in runs.of_stage(session, job_id, "search")}
+
+    def complete() -> dict:
+        return {number: row for number, row in trials().items() if row.state == "complete"}
+
+    with worker_process(database, tmp_path) as first:
+        work.until(job_id, lambda _: len(complete()) >= 4, timeout_s=100)
+        kill(first)
+    before, tests_before = complete(), work.job(job_id).range_test
+    assert 4 <= len(before) < 24
+    with worker_process(database, tmp_path):
+        job = work.ended(job_id, timeout_s=100)
+    assert (job.state, job.error, job.epoch) == ("succeeded", None, 2)
+    after = complete()
+    assert sorted(after) == list(range(24))
+    for number, row in before.items():
+        now = after[number]
+        assert (now.attempt, now.value, now.params, now.finished_at) == (row.attempt, row.value, row.params, row.finished_at)
+    assert job.range_test == tests_before
+    study = {trial.number: trial for trial in studies.storage(database.url).get_all_trials(study_id(database, job_id))}
+    assert {number: trial.value for number, trial in study.items() if trial.value is not None} == {
+        number: row.value for number, row in after.items()
+    }
+
+
+def study_id(database: Database, job_id: str) -> int:
+    return studies.storage(database.url).get_study_id_from_name(job_id)
+
+
+@pytest.mark.timeout(120)
+def test_a_stopped_worker_hands_its_job_back_within_ten_seconds(database: Database, tmp_path: Path) -> None:
+    work = Work(database)
+    job_id = work.submit("odd_tasks:slow", epochs=200)
+    with worker_process(database, tmp_path) as process:
+        work.until(job_id, lambda job: job.steps > 0)
+        asked = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+        assert time.monotonic() - asked < 10
+    job = work.job(job_id)
+    assert (job.state, job.owner) == ("queued", None)
+    with database.begin() as session:
+        assert workers.alive(session) == []
+        jobs.request_cancel(session, job_id)
+
+
+def test_a_worker_refuses_a_database_that_is_not_migrated(tmp_path: Path) -> None:
+    environment = os.environ | {"CLR_HOME": str(tmp_path), "CLR_DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"}
+    ended = subprocess.run([sys.executable, "-m", "worker"], env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == "error: the database is not migrated; run `clr migrate`"
