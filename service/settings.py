@@ -1,0 +1,28 @@
+"""Settings: the environment's variables that begin with ``CLR_``, and their defaults."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="CLR_", frozen=True, validate_default=True)
+
+    home: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
+        Path("~/.clr"), description="folder of the SQLite file, code bundles, Ray's temporary files and logs"
+    )
+    database_url: str = Field(
+        default_factory=lambda given: f"sqlite:///{given['home']}/clr.db",
+        description="sqlite:///<path> or postgresql://<user>:<password>@<host>/<database>",
+    )
+    host: str = Field("127.0.0.1", description="address the API binds to")
+    port: int = Field(8000, ge=0, le=65535, description="port the API binds to")
+    ray_address: str | None = Field(None, description="address of a Ray cluster; unset: Ray embedded in the worker")
+    allow_code: bool = Field(False, description="whether users with the role admin may upload code")
+    lease_s: float = Field(10.0, gt=0, description="seconds after which a silent worker's job is taken over")
+    poll_s: float = Field(0.5, gt=0, description="seconds between a worker's looks for a job")
+    cpus: int | None = Field(None, ge=1, description="CPUs of embedded Ray; unset: all")
+    body_limit: int = Field(2**20, ge=1, description="bytes a request's body may have")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")

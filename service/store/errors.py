@@ -1,0 +1,21 @@
+"""The errors of the store; each message states the rule, what was found, and what to do."""
+
+
+class StoreError(Exception):
+    """Root of every error raised by the store on purpose."""
+
+
+class NotFound(StoreError):
+    """Nothing of that name or number is stored."""
+
+
+class Conflict(StoreError):
+    """What was asked for does not go together with what is stored."""
+
+
+class IdempotencyMismatch(Conflict):
+    """An idempotency key came again with another request."""
+
+
+class LeaseLost(StoreError):
+    """The job is no longer this worker's: stop the work, and write nothing more."""

@@ -1,0 +1,19 @@
+"""Events: what followers of a job are told, in the order in which it happened."""
+
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from service.store.models import EventRow
+
+
+def emit(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> None:
+    """Record an event. The transaction must hold the job's row (`jobs.fence`): that keeps ids in order of commit."""
+    session.execute(insert(EventRow).values(job_id=job_id, kind=kind, data=data))
+
+
+def after(session: Session, job_id: str, last_id: int, limit: int = 500) -> list[EventRow]:
+    """The job's events that follow the one numbered ``last_id``, oldest first."""
+    query = select(EventRow).where(EventRow.job_id == job_id, EventRow.id > last_id)
+    return list(session.scalars(query.order_by(EventRow.id).limit(limit)))

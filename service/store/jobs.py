@@ -1,0 +1,272 @@
+"""The job's state machine: each transition is one function here, and nothing else writes a job's state.
+
+queued -> running -> succeeded | failed | cancelled; running -> queued when its worker stops; queued -> cancelled.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, update
+from sqlalchemy import delete as delete_from
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, defer
+
+from service.store import events
+from service.store.clock import now, now_s
+from service.store.database import changed
+from service.store.errors import Conflict, IdempotencyMismatch, LeaseLost, NotFound
+from service.store.ids import new_id
+from service.store.models import Job, RunRow
+
+FINISHED = ("succeeded", "failed", "cancelled")
+WAITING = Job.state == "queued"
+ABANDONED = and_(Job.state == "running", Job.lease_until < now_s())
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on a job, until someone holds a later epoch of it."""
+
+    job_id: str
+    epoch: int
+    owner: str
+
+
+# -> queued
+def submit(
+    session: Session,
+    *,
+    spec: dict[str, Any],
+    name: str,
+    task: str,
+    optimizer: str,
+    mode: str = "managed",
+    priority: int = 0,
+    idempotency_key: str | None = None,
+    idempotency_digest: str | None = None,
+) -> tuple[Job, bool]:
+    """Store a job, or find the one stored earlier under the same key; whether it is new."""
+    if earlier := _earlier(session, idempotency_key, idempotency_digest):
+        return earlier, False
+    job = Job(id=new_id(), spec=spec, name=name, task=task, optimizer=optimizer, mode=mode, priority=priority)
+    job.idempotency_key, job.idempotency_digest = idempotency_key, idempotency_digest
+    try:
+        with session.begin_nested():
+            session.add(job)
+    except IntegrityError:  # another request with this key was faster
+        if earlier := _earlier(session, idempotency_key, idempotency_digest):
+            return earlier, False
+        raise
+    events.emit(session, job.id, "state", {"state": "queued"})
+    return job, True
+
+
+def _earlier(session: Session, key: str | None, digest: str | None) -> Job | None:
+    if key is None:
+        return None
+    job = session.scalar(select(Job).where(Job.idempotency_key == key))
+    if job is not None and job.idempotency_digest != digest:
+        raise IdempotencyMismatch(
+            f"an idempotency key stands for one request, but {key!r} came earlier with another one (job {job.id}): "
+            "send the same request again, or choose a new key"
+        )
+    return job
+
+
+def get(session: Session, job_id: str) -> Job:
+    """The job as it is stored now."""
+    return _existing(session.get(Job, job_id, populate_existing=True), job_id)
+
+
+def page(
+    session: Session,
+    *,
+    state: str | None = None,
+    task: str | None = None,
+    name: str | None = None,
+    limit: int = 50,
+    before: str | None = None,
+) -> list[Job]:
+    """Jobs, newest first, that follow the one with the id ``before``; their range tests are not loaded."""
+    return list(session.scalars(listing(state=state, task=task, name=name, limit=limit, before=before)))
+
+
+def listing(*, state: str | None, task: str | None, name: str | None, limit: int, before: str | None) -> Select[Job]:
+    """The query for a page."""
+    query = select(Job).options(defer(Job.range_test, raiseload=True)).order_by(Job.id.desc()).limit(limit)
+    for column, value in ((Job.state, state), (Job.task, task), (Job.name, name)):
+        if value is not None:
+            query = query.where(column == value)
+    return query if before is None else query.where(Job.id < before)
+
+
+# queued -> running; running -> running under a new owner once the lease has run out
+def claim(session: Session, *, owner: str, lease_s: float) -> tuple[Job, Lease] | None:
+    """Take the job of highest priority, the oldest among equals; None when there is none to take."""
+    while (found := _candidate(session)) is not None:
+        same = (Job.id == found.id, Job.epoch == found.epoch, or_(WAITING, ABANDONED))
+        mine = {"state": "running", "owner": owner, "epoch": Job.epoch + 1, "lease_until": now_s() + lease_s}
+        started = func.coalesce(Job.started_at, now())
+        if changed(session, update(Job).where(*same).values(**mine, started_at=started)):
+            lease = Lease(found.id, found.epoch + 1, owner)
+            events.emit(session, found.id, "state", {"state": "running", "epoch": lease.epoch})
+            return get(session, found.id), lease
+    return None
+
+
+def _candidate(session: Session) -> Row[str, int, int] | None:
+    # One query each, because no index serves both conditions in the order of priority.
+    found = [session.execute(first(condition)).first() for condition in (WAITING, ABANDONED)]
+    return min((row for row in found if row), key=lambda row: (-row.priority, row.id), default=None)
+
+
+def first(condition: ColumnElement[bool]) -> Select[str, int, int]:
+    """The query for the job to claim first among those that ``condition`` holds for."""
+    query = select(Job.id, Job.priority, Job.epoch).where(Job.mode == "managed", condition)
+    return query.order_by(Job.priority.desc(), Job.id).limit(1).with_for_update(skip_locked=True)
+
+
+def fence(session: Session, lease: Lease, **columns: Any) -> None:
+    """Write ``columns`` and hold the job's row until the transaction ends; LeaseLost unless the lease still holds."""
+    held = (Job.id == lease.job_id, Job.epoch == lease.epoch, Job.state == "running")
+    if not changed(session, update(Job).where(*held).values(columns or {"epoch": Job.epoch})):
+        raise LeaseLost(
+            f"job {lease.job_id} must be running under epoch {lease.epoch} ({lease.owner}), but "
+            f"{_present(session, lease.job_id)}: stop the work, nothing was written"
+        )
+
+
+def _present(session: Session, job_id: str) -> str:
+    job = session.get(Job, job_id, populate_existing=True)
+    return "it was deleted" if job is None else f"it is {job.state} under epoch {job.epoch} ({job.owner})"
+
+
+def renew(session: Session, lease: Lease, *, lease_s: float) -> bool:
+    """Hold the lease for ``lease_s`` seconds from now; whether the job is to be cancelled."""
+    fence(session, lease, lease_until=now_s() + lease_s)
+    return _cancel_requested(session, lease)
+
+
+def _cancel_requested(session: Session, lease: Lease) -> bool:
+    return bool(session.scalar(select(Job.cancel_requested).where(Job.id == lease.job_id)))
+
+
+# running -> queued; running -> cancelled where that was asked for
+def release(session: Session, lease: Lease) -> None:
+    """Hand the job back; what was found stays."""
+    fence(session, lease)
+    if _cancel_requested(session, lease):
+        return cancelled(session, lease)
+    fence(session, lease, state="queued", owner=None, lease_until=None)
+    return events.emit(session, lease.job_id, "state", {"state": "queued"})
+
+
+def describe(
+    session: Session,
+    lease: Lease,
+    *,
+    iterations_per_epoch: int,
+    metric: str,
+    direction: str,
+    predicted_steps: int | None,
+) -> None:
+    """Record what is known of the task once it is loaded."""
+    known = {"iterations_per_epoch": iterations_per_epoch, "metric": metric, "direction": direction}
+    fence(session, lease, **known, predicted_steps=predicted_steps)
+
+
+def progress(session: Session, lease: Lease, *, stage: str, progress: float, steps: int) -> None:
+    """Record the stage, the share of the work done (0 to 1) and its cost in steps so far."""
+    fence(session, lease, stage=stage, progress=progress, steps=steps)
+    events.emit(session, lease.job_id, "progress", {"stage": stage, "progress": progress, "steps": steps})
+
+
+def set_range_test(session: Session, lease: Lease, document: dict[str, Any]) -> None:
+    """Record the reading of the range test."""
+    fence(session, lease, range_test=document)
+
+
+# running -> succeeded
+def succeed(session: Session, lease: Lease) -> None:
+    """End the job: its recommendation is final."""
+    fence(session, lease, progress=1.0)
+    _end(session, lease.job_id, "succeeded")
+
+
+# running -> failed
+def fail(session: Session, lease: Lease, error: str) -> None:
+    """End the job, with the reason why it cannot go on."""
+    fence(session, lease, error=error)
+    _end(session, lease.job_id, "failed", error=error)
+
+
+# running -> cancelled
+def cancelled(session: Session, lease: Lease) -> None:
+    """End the job as asked; what was found stays."""
+    fence(session, lease)
+    _end(session, lease.job_id, "cancelled")
+
+
+# queued -> cancelled; running -> cancelled where nobody works on it
+def request_cancel(session: Session, job_id: str) -> Job:
+    """Cancel the job at once, or ask its worker to."""
+    job = _unfinished(session, job_id, "be cancelled")
+    if job.state == "queued" or job.mode == "external" or _is_abandoned(session, job_id):
+        _end(session, job_id, "cancelled")
+    elif not job.cancel_requested:
+        _write(session, job_id, cancel_requested=True)
+        events.emit(session, job_id, "state", {"state": "running", "cancel_requested": True})
+    return get(session, job_id)
+
+
+def _is_abandoned(session: Session, job_id: str) -> bool:
+    return session.scalar(select(Job.id).where(Job.id == job_id, ABANDONED)) is not None
+
+
+# queued -> running, at the first report
+def attend(session: Session, job_id: str) -> tuple[Job, Lease]:
+    """An external job, and the lease for its owner's reports; it does not run out."""
+    job = _unfinished(session, job_id, "take reports")
+    if job.mode != "external":
+        raise Conflict(f"only an external job takes reports, but job {job_id} is {job.mode}: a worker trains it")
+    if job.state == "queued":
+        _write(session, job_id, state="running", owner="external", started_at=now())
+        events.emit(session, job_id, "state", {"state": "running"})
+    return get(session, job_id), Lease(job_id, job.epoch, "external")
+
+
+def delete(session: Session, job_id: str) -> None:
+    """Remove a finished job with all that belongs to it here; `studies.delete` removes its study."""
+    job = _locked(session, job_id)
+    if job.state not in FINISHED:
+        raise Conflict(f"only a finished job can be deleted, but job {job_id} is {job.state}: cancel it first")
+    changed(session, delete_from(Job).where(Job.id == job_id))
+    session.expunge(job)
+
+
+def _end(session: Session, job_id: str, state: str, **error: str) -> None:
+    _write(session, job_id, state=state, finished_at=now(), lease_until=None)
+    left = update(RunRow).where(RunRow.job_id == job_id, RunRow.state == "running")
+    changed(session, left.values(state="failed", error=f"job {state} before the run ended", finished_at=now()))
+    events.emit(session, job_id, "state", {"state": state, **error})
+
+
+def _write(session: Session, job_id: str, **columns: Any) -> None:
+    changed(session, update(Job).where(Job.id == job_id).values(**columns))
+
+
+def _unfinished(session: Session, job_id: str, what: str) -> Job:
+    job = _locked(session, job_id)
+    if job.state in FINISHED:
+        raise Conflict(f"only a queued or running job can {what}, but job {job_id} has {job.state}: submit another")
+    return job
+
+
+def _locked(session: Session, job_id: str) -> Job:
+    return _existing(session.get(Job, job_id, populate_existing=True, with_for_update=True), job_id)
+
+
+def _existing(job: Job | None, job_id: str) -> Job:
+    if job is None:
+        raise NotFound(f"no job has the id {job_id!r}: it was deleted, or never submitted here")
+    return job

@@ -1,0 +1,137 @@
+"""Runs of a job and their points. Every write goes through the fence, and names the attempt it belongs to."""
+
+import math
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from service.store import events
+from service.store.clock import now
+from service.store.database import changed
+from service.store.errors import Conflict, NotFound
+from service.store.jobs import Lease, fence
+from service.store.models import PointsRow, RunRow
+
+
+def start(
+    session: Session, lease: Lease, *, stage: str, number: int, params: dict[str, Any], run: dict[str, Any]
+) -> int:
+    """Begin a run, or begin an unfinished one anew without its points; the number of the attempt."""
+    fence(session, lease)
+    row = _find(session, lease.job_id, stage, number)
+    if row is not None and row.state != "running":
+        raise Conflict(f"a finished run is never repeated, but {_name(row)} is {row.state}: go on to the next one")
+    attempt = 1 if row is None else row.attempt + 1
+    changed(session, delete(RunRow).where(*_key(RunRow, lease.job_id, stage, number)))
+    values = {"job_id": lease.job_id, "stage": stage, "number": number, "params": params, "run": run}
+    session.execute(insert(RunRow).values(**values, attempt=attempt))
+    data = {"stage": stage, "number": number, "state": "running", "params": params}
+    events.emit(session, lease.job_id, "trial", data)
+    return attempt
+
+
+def append(
+    session: Session, lease: Lease, *, stage: str, number: int, attempt: int, points: Sequence[dict[str, Any]]
+) -> None:
+    """Add points to a running attempt, after those it has."""
+    if not points:
+        return
+    _write(session, lease, stage, number, attempt, steps=points[-1]["step"])
+    last = select(func.max(PointsRow.seq)).where(*_key(PointsRow, lease.job_id, stage, number))
+    seqs = count((session.scalar(select(func.coalesce(last.scalar_subquery(), -1))) or 0) + 1)
+    row = {"job_id": lease.job_id, "stage": stage, "number": number, "attempt": attempt}
+    session.execute(insert(PointsRow), [row | {"seq": next(seqs), "data": point} for point in points])
+    data = {"stage": stage, "number": number, "points": [_told(point) for point in points]}
+    events.emit(session, lease.job_id, "points", data)
+
+
+def finish(
+    session: Session,
+    lease: Lease,
+    *,
+    stage: str,
+    number: int,
+    attempt: int,
+    state: str,
+    value: float | None,
+    steps: int,
+    error: str | None = None,
+) -> None:
+    """End a running attempt as complete, pruned or failed. The same end told twice is told once."""
+    value = value if value is not None and math.isfinite(value) else None
+    fence(session, lease)
+    row = get(session, lease.job_id, stage, number)
+    if row.attempt == attempt and (row.state, row.value) == (state, value):
+        return
+    outcome = {"state": state, "value": value, "steps": steps, "error": error}
+    _write(session, lease, stage, number, attempt, finished_at=now(), **outcome)
+    data = {"stage": stage, "number": number, "params": row.params}
+    events.emit(session, lease.job_id, "trial", data | outcome)
+
+
+def get(session: Session, job_id: str, stage: str, number: int) -> RunRow:
+    """One run as it is stored now."""
+    row = _find(session, job_id, stage, number)
+    if row is None:
+        raise NotFound(f"job {job_id} has no {stage} run {number}: it was never started")
+    return row
+
+
+def of_stage(session: Session, job_id: str, stage: str) -> list[RunRow]:
+    """All runs of a stage, by number."""
+    query = select(RunRow).where(RunRow.job_id == job_id, RunRow.stage == stage)
+    return list(session.scalars(query.order_by(RunRow.number)))
+
+
+def finished(session: Session, job_id: str, stage: str) -> list[RunRow]:
+    """The runs of a stage that are complete, pruned or failed, by number."""
+    return [row for row in of_stage(session, job_id, stage) if row.state != "running"]
+
+
+def page(session: Session, job_id: str, stage: str, *, limit: int = 50, after: int | None = None) -> list[RunRow]:
+    """Runs of a stage by number, that follow the one numbered ``after``."""
+    query = select(RunRow).where(RunRow.job_id == job_id, RunRow.stage == stage)
+    if after is not None:
+        query = query.where(RunRow.number > after)
+    return list(session.scalars(query.order_by(RunRow.number).limit(limit)))
+
+
+def points(session: Session, job_id: str, stage: str, numbers: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """The points of each of the runs, in order."""
+    query = select(PointsRow.number, PointsRow.data).where(
+        PointsRow.job_id == job_id, PointsRow.stage == stage, PointsRow.number.in_(numbers)
+    )
+    found: dict[int, list[dict[str, Any]]] = {number: [] for number in numbers}
+    for number, data in session.execute(query.order_by(PointsRow.number, PointsRow.seq)):
+        found[number].append(data)
+    return found
+
+
+def _write(session: Session, lease: Lease, stage: str, number: int, attempt: int, **columns: Any) -> None:
+    fence(session, lease)
+    current = (*_key(RunRow, lease.job_id, stage, number), RunRow.attempt == attempt, RunRow.state == "running")
+    if not changed(session, update(RunRow).where(*current).values(**columns)):
+        row = get(session, lease.job_id, stage, number)
+        raise Conflict(
+            f"attempt {attempt} must be running, but {_name(row)} is {row.state} in attempt {row.attempt} "
+            f"with value {row.value}: drop what this attempt found"
+        )
+
+
+def _find(session: Session, job_id: str, stage: str, number: int) -> RunRow | None:
+    return session.get(RunRow, (job_id, stage, number), populate_existing=True)
+
+
+def _key(row: type[RunRow | PointsRow], job_id: str, stage: str, number: int) -> tuple[ColumnElement[bool], ...]:
+    return row.job_id == job_id, row.stage == stage, row.number == number
+
+
+def _name(row: RunRow) -> str:
+    return f"{row.stage} run {row.number} of job {row.job_id}"
+
+
+def _told(point: dict[str, Any]) -> dict[str, Any]:
+    return {"step": point["step"], "metric": point.get("metric"), "lr": (point.get("lr") or [None])[-1]}

@@ -1,0 +1,54 @@
+"""Optuna's studies, in tables of its own in the same database. A job's study bears the job's id as its name."""
+
+import os
+from contextlib import suppress
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from sqlalchemy import event
+
+from service.store.database import LOCK_TIMEOUT_S, database_url
+
+_open: dict[tuple[int, str], RDBStorage] = {}
+
+
+def storage(url: str) -> RDBStorage:
+    """The storage of all studies; one a process, because connections do not survive a fork."""
+    key = os.getpid(), url
+    if key not in _open:
+        _open[key] = _connect(url)
+    return _open[key]
+
+
+def dispose() -> None:
+    """Close the process's idle connections to studies."""
+    while _open:
+        _open.popitem()[1].engine.dispose()
+
+
+def create_tables(url: str) -> None:
+    """Create Optuna's tables where they are missing."""
+    _connect(url).engine.dispose()
+
+
+def delete(url: str, job_id: str) -> None:
+    """Delete the job's study, if it has one."""
+    with suppress(KeyError):
+        optuna.delete_study(study_name=job_id, storage=storage(url))
+
+
+def _connect(url: str) -> RDBStorage:
+    target = database_url(url)
+    # Optuna fills in the braces of a URL as if it were a template.
+    escaped = target.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    if target.drivername != "sqlite":
+        return RDBStorage(escaped, engine_kwargs={"pool_pre_ping": True})
+    opened = RDBStorage(escaped, engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
+    event.listen(opened.engine, "connect", _set_pragmas)
+    opened.engine.dispose()  # connections from here on are set up
+    return opened
+
+
+def _set_pragmas(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA synchronous = NORMAL")  # several times the writes; safe with the WAL

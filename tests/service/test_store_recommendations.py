@@ -1,0 +1,62 @@
+"""Recommendations, on both databases."""
+
+import math
+
+import pytest
+
+from service.store import events, jobs, recommendations
+from service.store.database import Database
+from service.store.jobs import Lease
+
+
+def claimed(database: Database) -> Lease:
+    with database.begin() as session:
+        jobs.submit(session, spec={}, name="demo", task="digits", optimizer="SGD")
+        found = jobs.claim(session, owner="worker", lease_s=60)
+    assert found is not None
+    return found[1]
+
+
+def recommended(database: Database, task: str = "digits", optimizer: str = "SGD") -> str:
+    lease = claimed(database)
+    with database.begin() as session:
+        document = {"source": "search", "max_lr": 0.1}
+        recommendations.put(session, lease, document, task=task, optimizer=optimizer)
+    return lease.job_id
+
+
+def test_a_job_has_no_recommendation_at_first(database: Database) -> None:
+    with database.read() as session:
+        assert recommendations.get(session, claimed(database).job_id) is None
+
+
+def test_a_later_recommendation_replaces_the_earlier_and_both_are_told(database: Database) -> None:
+    lease = claimed(database)
+    told = [{"source": "range_test", "max_lr": 0.1}, {"source": "search", "max_lr": math.inf}]
+    for document in told:
+        with database.begin() as session:
+            recommendations.put(session, lease, document, task="digits", optimizer="SGD")
+    with database.read() as session:
+        row = recommendations.get(session, lease.job_id)
+        seen = [e.data for e in events.after(session, lease.job_id, 0) if e.kind == "recommendation"]
+    assert row is not None
+    assert (row.source, row.task, row.optimizer) == ("search", "digits", "SGD")
+    assert row.document == {"source": "search", "max_lr": None}
+    assert row.updated_at.tzinfo is not None
+    assert seen == [told[0], row.document]
+
+
+@pytest.mark.parametrize(
+    ("task", "optimizer", "expected"),
+    [(None, None, [3, 2, 1, 0]), ("digits", None, [2, 1, 0]), (None, "AdamW", [3, 1]), ("digits", "AdamW", [1])],
+)
+def test_pages_are_newest_first_by_task_and_optimizer(
+    database: Database, task: str | None, optimizer: str | None, expected: list[int]
+) -> None:
+    kinds = [("digits", "SGD"), ("digits", "AdamW"), ("digits", "SGD"), ("fashion", "AdamW")]
+    ids = [recommended(database, *kind) for kind in kinds]
+    with database.read() as session:
+        found = [row.job_id for row in recommendations.page(session, task=task, optimizer=optimizer)]
+        rest = recommendations.page(session, task=task, optimizer=optimizer, before=found[0], limit=1)
+    assert found == [ids[number] for number in expected]
+    assert [row.job_id for row in rest] == found[1:2]

@@ -1,0 +1,185 @@
+"""Runs, their attempts and points, on both databases."""
+
+import math
+from typing import Any
+
+import pytest
+
+from service.store import events, jobs, runs
+from service.store.database import Database
+from service.store.errors import Conflict, NotFound
+from service.store.jobs import Lease
+
+
+@pytest.fixture
+def lease(database: Database) -> Lease:
+    with database.begin() as session:
+        jobs.submit(session, spec={}, name="demo", task="digits", optimizer="SGD")
+        found = jobs.claim(session, owner="worker", lease_s=60)
+    assert found is not None
+    return found[1]
+
+
+def start(database: Database, lease: Lease, number: int = 0, stage: str = "search", **run: Any) -> int:
+    with database.begin() as session:
+        return runs.start(session, lease, stage=stage, number=number, params={"ratio": 3.0}, run=run)
+
+
+def append(database: Database, lease: Lease, attempt: int, points: list[dict[str, Any]], number: int = 0) -> None:
+    with database.begin() as session:
+        runs.append(session, lease, stage="search", number=number, attempt=attempt, points=points)
+
+
+def finish(database: Database, lease: Lease, attempt: int = 1, number: int = 0, **given: Any) -> None:
+    end: dict[str, Any] = {"state": "complete", "value": 0.9, "steps": 20} | given
+    with database.begin() as session:
+        runs.finish(session, lease, stage="search", number=number, attempt=attempt, **end)
+
+
+def points_of(database: Database, lease: Lease, number: int = 0) -> list[dict[str, Any]]:
+    with database.read() as session:
+        return runs.points(session, lease.job_id, "search", [number])[number]
+
+
+def point(step: int, metric: float | None = 0.5, loss: float = 1.0) -> dict[str, Any]:
+    return {"step": step, "lr": [0.1, 0.2], "loss": [loss, 1.0], "metric": metric, "diverged": False}
+
+
+def told(database: Database, lease: Lease, kind: str) -> list[dict[str, Any]]:
+    with database.read() as session:
+        return [event.data for event in events.after(session, lease.job_id, 0) if event.kind == kind]
+
+
+def test_a_run_goes_from_its_start_over_its_points_to_its_end(database: Database, lease: Lease) -> None:
+    assert start(database, lease, seed=7) == 1
+    append(database, lease, 1, [point(10), point(20)])
+    append(database, lease, 1, [point(30)])
+    append(database, lease, 1, [])
+    with database.read() as session:
+        running = runs.get(session, lease.job_id, "search", 0)
+    assert (running.state, running.steps, running.value, running.finished_at) == ("running", 30, None, None)
+    finish(database, lease, value=0.75, steps=30)
+    with database.read() as session:
+        run = runs.get(session, lease.job_id, "search", 0)
+    assert (run.state, run.value, run.steps, run.attempt, run.error) == ("complete", 0.75, 30, 1, None)
+    assert (run.params, run.run) == ({"ratio": 3.0}, {"seed": 7})
+    assert run.finished_at is not None
+    assert run.finished_at >= run.started_at
+    assert points_of(database, lease) == [point(10), point(20), point(30)]
+
+
+def test_followers_are_told_of_starts_points_and_ends(database: Database, lease: Lease) -> None:
+    start(database, lease)
+    append(database, lease, 1, [point(10), {"step": 20, "lr": [], "loss": []}])
+    finish(database, lease, state="failed", value=None, error="out of memory")
+    trial = {"stage": "search", "number": 0, "params": {"ratio": 3.0}}
+    assert told(database, lease, "trial") == [
+        trial | {"state": "running"},
+        trial | {"state": "failed", "value": None, "steps": 20, "error": "out of memory"},
+    ]
+    few = [{"step": 10, "metric": 0.5, "lr": 0.2}, {"step": 20, "metric": None, "lr": None}]
+    assert told(database, lease, "points") == [{"stage": "search", "number": 0, "points": few}]
+
+
+def test_an_unfinished_run_begins_anew_without_its_points(database: Database, lease: Lease) -> None:
+    start(database, lease)
+    append(database, lease, 1, [point(10), point(20)])
+    assert start(database, lease) == 2
+    assert points_of(database, lease) == []
+    append(database, lease, 2, [point(10)])
+    assert points_of(database, lease) == [point(10)]
+
+
+def test_a_stale_attempt_adds_no_points_and_ends_nothing(database: Database, lease: Lease) -> None:
+    start(database, lease)
+    start(database, lease)
+    append(database, lease, 2, [point(10)])
+    with pytest.raises(Conflict, match=r"attempt 1 must be running, but search run 0 .* is running in attempt 2"):
+        append(database, lease, 1, [point(20)])
+    with pytest.raises(Conflict, match="attempt 1 must be running"):
+        finish(database, lease, attempt=1)
+    assert points_of(database, lease) == [point(10)]
+    assert len(told(database, lease, "points")) == 1
+
+
+@pytest.mark.parametrize("state", ["complete", "pruned", "failed"])
+def test_a_finished_run_is_neither_repeated_nor_added_to(database: Database, lease: Lease, state: str) -> None:
+    start(database, lease)
+    append(database, lease, 1, [point(10)])
+    finish(database, lease, state=state)
+    with pytest.raises(Conflict, match=f"is {state}"):
+        start(database, lease)
+    with pytest.raises(Conflict, match=f"is {state}"):
+        append(database, lease, 1, [point(20)])
+    assert points_of(database, lease) == [point(10)]
+
+
+def test_an_end_told_twice_is_one_end_and_another_end_is_refused(database: Database, lease: Lease) -> None:
+    start(database, lease)
+    finish(database, lease, value=0.9)
+    finish(database, lease, value=0.9)
+    assert len(told(database, lease, "trial")) == 2
+    with pytest.raises(Conflict, match=r"with value 0\.9"):
+        finish(database, lease, value=0.8)
+    with pytest.raises(Conflict, match="is complete"):
+        finish(database, lease, state="failed", value=None)
+
+
+def test_a_run_that_was_never_started_is_not_found(database: Database, lease: Lease) -> None:
+    with pytest.raises(NotFound, match="never started"):
+        append(database, lease, 1, [point(10)])
+    with pytest.raises(NotFound, match="never started"):
+        finish(database, lease)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_become_null(database: Database, lease: Lease, bad: float) -> None:
+    start(database, lease, max_lr=bad)
+    append(database, lease, 1, [point(10, metric=bad, loss=bad)])
+    finish(database, lease, value=bad)
+    finish(database, lease, value=bad)
+    with database.begin() as session:
+        jobs.set_range_test(session, lease, {"curve": {"loss": [1.0, bad], "interval": (bad, 2.0)}})
+    with database.read() as session:
+        run = runs.get(session, lease.job_id, "search", 0)
+        job = jobs.get(session, lease.job_id)
+    assert (run.value, run.run) == (None, {"max_lr": None})
+    assert points_of(database, lease) == [point(10, metric=None) | {"loss": [None, 1.0]}]
+    assert job.range_test == {"curve": {"loss": [1.0, None], "interval": [None, 2.0]}}
+
+
+def test_text_that_postgresql_refuses_is_made_storable(database: Database, lease: Lease) -> None:
+    start(database, lease)
+    finish(database, lease, state="failed", value=None, error="bad \0 byte, half a \ud83d pair, \u00e9 and \U0001f600")
+    with database.read() as session:
+        run = runs.get(session, lease.job_id, "search", 0)
+    assert run.error == "bad \ufffd byte, half a ? pair, \u00e9 and \U0001f600"
+
+
+def test_runs_are_listed_by_stage_and_number(database: Database, lease: Lease) -> None:
+    for number in (2, 0, 1, 10):
+        start(database, lease, number)
+    start(database, lease, 0, stage="range_test")
+    finish(database, lease, number=1)
+    finish(database, lease, number=10, state="pruned")
+    with database.read() as session:
+        assert [run.number for run in runs.of_stage(session, lease.job_id, "search")] == [0, 1, 2, 10]
+        assert [run.number for run in runs.finished(session, lease.job_id, "search")] == [1, 10]
+        assert [run.number for run in runs.page(session, lease.job_id, "search", limit=2)] == [0, 1]
+        assert [run.number for run in runs.page(session, lease.job_id, "search", limit=2, after=1)] == [2, 10]
+        assert [run.number for run in runs.of_stage(session, lease.job_id, "confirm")] == []
+
+
+def test_points_of_many_runs_come_each_in_order(database: Database, lease: Lease) -> None:
+    for number in range(3):
+        start(database, lease, number)
+    for step in (10, 20, 30):
+        for number in range(2):
+            append(database, lease, 1, [point(step + number)], number)
+    with database.read() as session:
+        found = runs.points(session, lease.job_id, "search", [1, 0, 2])
+    assert {number: [p["step"] for p in points] for number, points in found.items()} == {
+        0: [10, 20, 30],
+        1: [11, 21, 31],
+        2: [],
+    }
