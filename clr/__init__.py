@@ -8,9 +8,10 @@ imported by ``clr.search`` alone. ``import clr`` is cheap: torch is imported by 
 from importlib import import_module
 from typing import Any
 
-# Bound here, after their modules of the same name were loaded, so that `clr.range_test` is the function for good.
-from clr.range_test import range_test
-from clr.search import search
+# Loaded before the functions of the same names are bound: `clr.search` is the function, whatever is imported later.
+import clr.range_test
+import clr.search  # noqa: F401
+from clr.local import range_test, recommend, search
 
 _LAZY = {
     "POLICIES": "policies",
@@ -20,11 +21,10 @@ _LAZY = {
     "Task": "task",
     "load_task": "tasks",
     "read_bounds": "bounds",
-    "recommend": "recommendation",
     "scheduler": "lr_scheduler",
 }
 
-__all__ = ["range_test", "search", *_LAZY]
+__all__ = ["range_test", "recommend", "search", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clr.data import Data, loader_generators
-from clr.task import Task
+from clr.task import Task, model_loss
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def borrowed(
     optimizer: Optimizer,
     train: Data,
     val: Data | None = None,
-    loss: Callable[[Any, Any], Tensor] | None = None,
+    loss: Callable[[Any, Any], Tensor] = model_loss,
     **fields: Any,
 ) -> Iterator[Task]:
     """A task whose every run starts from ``model`` and ``optimizer`` as they are now, whatever it does to them.
@@ -48,8 +48,8 @@ def borrowed(
             optimizer=lambda _groups: optimizer,
             train=train,
             val=val,
+            loss=loss,
             device=device,
-            **({"loss": loss} if loss is not None else {}),
             **fields,
         )
     finally:
@@ -76,7 +76,9 @@ def _model_state(model: nn.Module) -> Callable[[], None]:
 
 def _optimizer_state(optimizer: Optimizer) -> Callable[[], None]:
     state = {parameter: deepcopy(values) for parameter, values in optimizer.state.items()}
-    groups = [{key: deepcopy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    groups = [
+        {key: deepcopy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+    ]
 
     def back() -> None:
         optimizer.state.clear()

@@ -1,7 +1,7 @@
 """Pictures, each made from one specification that serves files, notebooks and pages alike. Altair, no torch."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import numpy as np
@@ -27,8 +27,12 @@ def range_test_chart(document: Document) -> alt.VConcatChart:
     panels = [_panel(document, ramps, "loss", "training loss")]
     if any(point["metric"] is not None for curve in ramps for point in curve["points"]):
         panels.append(_panel(document, ramps, "metric", f"validation {document.get('metric') or 'metric'}"))
-    return alt.vconcat(*panels, title=alt.Title(_title(document), anchor="start"), spacing=8).configure_view(
-        strokeWidth=0
+    return alt.VConcatChart(
+        vconcat=panels,
+        title=alt.Title(_title(document), anchor="start"),
+        spacing=8,
+        resolve=alt.Resolve(scale=alt.ScaleResolveMap(x="shared")),
+        config=alt.Config(view=alt.ViewConfig(strokeWidth=0)),
     )
 
 
@@ -73,39 +77,43 @@ def _panel(document: Document, ramps: list[Document], field: str, title: str) ->
         for lr, value in zip(smoothed.get("lr", []), smoothed.get(field) or [], strict=False)
         if value is not None and lr > 0
     ]
-    low, high = _window([row["value"] for row in rows], [row["value"] for row in line])
+    low, high = _window([row["value"] for row in rows], [row["value"] for row in line] if field == "loss" else [])
     x = alt.X(
         "lr:Q", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(title="learning rate", format="~g", grid=False)
     )
-    y = alt.Y("value:Q", scale=alt.Scale(domain=[low, high], clamp=True), axis=alt.Axis(title=title, gridOpacity=0.4))
+    y = alt.Y("value:Q", scale=alt.Scale(domain=[low, high], nice=False), axis=alt.Axis(title=title, gridOpacity=0.4))
     layers: list[alt.Chart] = [
-        *_marks(document.get("bounds") or {}, low, high),
-        alt.Chart(alt.Data(values=rows))
+        *_marks(document.get("bounds") or {}),
+        alt.Chart(alt.InlineData(values=rows))
         .mark_line(clip=True, color=SEEDS, strokeWidth=1, opacity=0.7)
         .encode(x=x, y=y, detail="seed:N"),
     ]
     if line:
-        marks = alt.Chart(alt.Data(values=line)).mark_line(clip=True, color=SMOOTHED, strokeWidth=2.5)
+        marks = alt.Chart(alt.InlineData(values=line)).mark_line(clip=True, color=SMOOTHED, strokeWidth=2.5)
         layers.append(marks.encode(x=x, y=y))
-    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
+    return alt.LayerChart(layer=layers, width=WIDTH, height=HEIGHT)
 
 
-def _marks(bounds: Document, low: float, high: float) -> Iterable[alt.Chart]:
-    """A band over each bound's interval, and a line with its name at the bound."""
-    for name, colour, align in (("base_lr", BASE, "right"), ("max_lr", MAX, "left")):
+def _marks(bounds: Document) -> Iterable[alt.Chart]:
+    """A band over each bound's interval, and a line with its name at the bound, all of the panel's height."""
+    marks: list[tuple[str, str, Literal["left", "right"]]] = [("base_lr", BASE, "right"), ("max_lr", MAX, "left")]
+    for name, colour, align in marks:
         if bounds.get(name) is None:
             continue
         first, last = bounds["interval"][name]
-        band = alt.Chart(alt.Data(values=[{"first": first, "last": last, "low": low, "high": high}]))
-        yield band.mark_rect(color=colour, opacity=0.15).encode(x="first:Q", x2="last:Q", y="low:Q", y2="high:Q")
-        here = alt.Chart(alt.Data(values=[{"lr": bounds[name], "high": high, "name": f"{name} {bounds[name]:.3g}"}]))
+        band = alt.Chart(alt.InlineData(values=[{"first": first, "last": last}]))
+        yield band.mark_rect(color=colour, opacity=0.15).encode(x="first:Q", x2="last:Q")
+        here = alt.Chart(alt.InlineData(values=[{"lr": bounds[name], "label": f"{name} {bounds[name]:.3g}"}]))
         yield here.mark_rule(color=colour, strokeWidth=2).encode(x="lr:Q")
         text = here.mark_text(align=align, baseline="top", dx=-5 if align == "right" else 5, dy=3, color=colour)
-        yield text.encode(x="lr:Q", y="high:Q", text="name:N")
+        yield text.encode(x="lr:Q", y=alt.value(0), text="label:N")
 
 
 def _window(values: list[float], smoothed: list[float]) -> tuple[float, float]:
-    """From the lowest value to a quarter of the fall above where the curve began: a divergence is not worth its height."""
+    """The values' range; of a loss only up to a quarter of its fall above its start: no divergence is worth its height.
+
+    ``smoothed`` is the smoothed loss; empty where the curve is a metric, which may rise.
+    """
     if not values:
         return 0.0, 1.0
     low, high = float(np.min(values)), float(np.max(values))

@@ -253,6 +253,8 @@ class Client:
 
 
 def _path(job_id: str, *rest: str) -> str:
+    if not job_id:
+        raise InvalidArgument("job_id: must be the id of a job, but is empty")
     return "/".join(["/v1/jobs", quote(job_id, safe=""), *rest])
 
 

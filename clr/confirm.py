@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from clr.proposal import Budget, Proposal
 from clr.run import Curve, Direction, Plan, Run, fresh_seeds
@@ -49,13 +49,13 @@ def baseline(name: str, lr: float, budget: Budget, seed: int) -> Run:
 def confirm_steps(finalists: Sequence[Proposal], spec: ConfirmSpec, budget: Budget) -> int:
     """Optimizer steps that the confirmation takes."""
     trainings = len(spec.baselines) * (len(PROBES) + spec.seeds)
-    return trainings * budget.steps + spec.seeds * sum(finalist.steps for finalist in finalists)
+    return trainings * 2 * (budget.steps // 2) + spec.seeds * sum(finalist.steps for finalist in finalists)
 
 
 def confirm_plan(
     finalists: Sequence[Proposal], spec: ConfirmSpec, budget: Budget, seed: int, direction: Direction
 ) -> Plan[Confirmation]:
-    """Probe each baseline's own best rate on one seed, then run finalists and baselines on ``spec.seeds`` fresh ones."""
+    """Probe each baseline's own best rate on one seed, then run it and the finalists on ``spec.seeds`` fresh ones."""
     sign = 1 if direction == "maximize" else -1
     (probe,) = fresh_seeds(seed, "probe", 1)
     rates = [finalists[0].max_lr * share for share in PROBES]
@@ -107,28 +107,34 @@ def _verdict(recommended: dict[str, Any], others: Sequence[dict[str, Any]], sign
         return "the recommended schedule diverged", ["a confirmation run of the recommended schedule diverged"]
     if not others:
         return "no baseline was run", []
-    reference = next((run for run in others if run["name"] == "fixed"), None) or max(
-        others, key=lambda run: _rank(run["mean"], sign)
-    )
-    warnings = []
-    for run in others:
-        lead = compare(recommended, run, sign)
-        if run is not reference and lead is not None and lead[0] < 0 and lead[2]:
-            warnings.append(f"{run['name']} at {run['lr']:.3g} did better by {-lead[0]:.3g} +- {lead[1]:.2g}")
-    lead = compare(recommended, reference, sign)
+    leads = {run["name"]: compare(recommended, run, sign) for run in others}
+    warnings = [
+        f"{run['name']} at {run['lr']:.3g} did better by {-lead.difference:.3g} +- {lead.error:.2g}"
+        for run in others
+        if (lead := leads[run["name"]]) is not None and lead.counts and lead.difference < 0
+    ]
+    best = max(others, key=lambda run: _rank(run["mean"], sign))["name"]
+    reference = "fixed" if "fixed" in leads else best
+    lead = leads[reference]
     if lead is None:
-        return f"CLR ahead: {reference['name']} diverged", warnings
-    difference, error, sure = lead
-    if not sure:
+        return f"CLR ahead: {reference} diverged", warnings
+    if not lead.counts:
         return "no difference", warnings
-    if difference > 0:
-        return f"CLR ahead by {difference:.3g} +- {error:.2g}", warnings
-    warnings.insert(0, f"{reference['name']} at {reference['lr']:.3g} did better by {-difference:.3g} +- {error:.2g}")
-    return f"{'a fixed rate' if reference['name'] == 'fixed' else reference['name']} did better", warnings
+    if lead.difference > 0:
+        return f"CLR ahead by {lead.difference:.3g} +- {lead.error:.2g}", warnings
+    return f"{'a fixed rate' if reference == 'fixed' else reference} did better", warnings
 
 
-def compare(ours: dict[str, Any], theirs: dict[str, Any], sign: int) -> tuple[float, float, bool] | None:
-    """Mean paired difference in our favour, its standard error, and whether it counts; None when theirs diverged.
+class Lead(NamedTuple):
+    """Mean paired difference in our favour, its standard error, and whether it is more than chance."""
+
+    difference: float
+    error: float
+    counts: bool
+
+
+def compare(ours: dict[str, Any], theirs: dict[str, Any], sign: int) -> Lead | None:
+    """How far we are ahead, seed by seed; None when theirs diverged.
 
     With one seed there is no error to speak of, and no difference counts.
     """
@@ -137,7 +143,7 @@ def compare(ours: dict[str, Any], theirs: dict[str, Any], sign: int) -> tuple[fl
     pairs = [sign * (a - b) for a, b in zip(ours["values"], theirs["values"], strict=True)]
     difference = fmean(pairs)
     if len(pairs) < 2:
-        return difference, 0.0, False
+        return Lead(difference, 0.0, False)
     error = stdev(pairs) / len(pairs) ** 0.5
-    needed = float(student.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1)) * error
-    return difference, error, abs(difference) > needed
+    needed = float(stdtrit(len(pairs) - 1, (1 + CONFIDENCE) / 2)) * error
+    return Lead(difference, error, abs(difference) > needed)

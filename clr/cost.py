@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+from clr.confirm import PROBES
+from clr.proposal import Budget
+from clr.range_test import steps_of_test
 from clr.spec import JobSpec
 
-PROBES = 3
-"""Trainings with which confirmation finds each baseline its own best rate."""
+FINALISTS = 2
+"""Schedules that are confirmed at most: the best trial, and what the range test alone would recommend."""
 
 _LARGEST_COUNT = 2**53  # what a float still counts exactly
 
@@ -34,11 +37,11 @@ class Cost:
 
 
 def predict(spec: JobSpec, schema: Mapping[str, Any] | None = None) -> Cost:
-    r"""Predicted cost of a job, in trainings of ``spec.epochs`` (E) each.
+    """Predicted cost of a job, in trainings of ``spec.epochs`` each.
 
-    range test :math:`r = E_{range\_test} / E` (1 when its epochs are null), search
-    :math:`s = trials \cdot E_{search} / E`, confirmation :math:`c = (1 + b) \cdot seeds + 3 b` with b baselines;
-    without a search, only r.
+    The range test costs at most one (see ``steps_of_test``; one where iterations are unknown), each trial its epochs,
+    the confirmation (finalists + baselines) x seeds, and three probes for each baseline. Without a search, the range
+    test alone.
 
     Args:
         spec: a valid spec.
@@ -48,26 +51,29 @@ def predict(spec: JobSpec, schema: Mapping[str, Any] | None = None) -> Cost:
         The ``Cost``.
 
     >>> predict(JobSpec(task="digits", args={"train_size": 1000}, batch_size=100)).steps
-    8400
+    9000
     """
-    stages = _stages(spec)
-    trainings = sum(stages.values())
-    epochs = trainings * spec.epochs
     size = _train_size(spec, schema)
     iterations = None if size is None else max(1, size // spec.batch_size)
+    stages = _stages(spec, iterations)
+    trainings = sum(stages.values())
+    epochs = trainings * spec.epochs
     steps = None if iterations is None else ceil(epochs * iterations)
     if steps is not None and spec.limits.max_steps is not None:
         steps = min(steps, spec.limits.max_steps)
     return Cost(steps, iterations, epochs, trainings, stages)
 
 
-def _stages(spec: JobSpec) -> dict[str, float]:
+def _stages(spec: JobSpec, iterations: int | None) -> dict[str, float]:
     stages = {"range_test": (spec.range_test.epochs or spec.epochs) / spec.epochs, "search": 0.0, "confirm": 0.0}
+    if iterations is not None:
+        budget = Budget(spec.epochs, iterations)
+        stages["range_test"] = steps_of_test(budget, spec.range_test) / budget.steps
     if spec.search is not None:
         stages["search"] = spec.search.trials * (spec.search.epochs or spec.epochs) / spec.epochs
     if spec.search is not None and spec.confirm is not None:
         baselines = len(spec.confirm.baselines)
-        stages["confirm"] = float((1 + baselines) * spec.confirm.seeds + PROBES * baselines)
+        stages["confirm"] = float((FINALISTS + baselines) * spec.confirm.seeds + len(PROBES) * baselines)
     return stages
 
 

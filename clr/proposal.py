@@ -1,10 +1,12 @@
 """A proposal: the schedule that fills a budget with whole cycles between two bounds."""
 
 from dataclasses import asdict, dataclass
-from math import ceil, floor
+from math import ceil, floor, inf
 from typing import Any
 
 from clr.bounds import Bounds
+from clr.errors import InvalidArgument
+from clr.policies import DECAYING
 from clr.run import Run
 
 LONGEST_MULTIPLIER = 10.0
@@ -18,18 +20,30 @@ EXP_RANGE_DECAY = 0.1
 
 
 def whole_cycles(epochs: float, low: float, high: float) -> range:
-    """Numbers k of whole cycles in ``epochs`` whose stepsize multiplier epochs / (2 k) lies in [low, high]."""
+    """Numbers k of whole cycles in ``epochs`` whose stepsize multiplier epochs / (2 k) lies in [low, high].
+
+    >>> list(whole_cycles(20, 2, 5))
+    [2, 3, 4, 5]
+    """
     tiny = 1e-9  # a multiplier that is on the edge but for rounding is inside
     return range(max(1, ceil(epochs / (2 * high) - tiny)), floor(epochs / (2 * low) + tiny) + 1)
 
 
 def default_multipliers(epochs: float) -> tuple[float, float]:
-    """1 to 10 epochs, widened so that one whole cycle always fits."""
+    """1 to 10 epochs, widened so that one whole cycle always fits.
+
+    >>> default_multipliers(20), default_multipliers(50), default_multipliers(0.5)
+    ((1.0, 10.0), (1.0, 25.0), (0.25, 10.0))
+    """
     return min(1.0, epochs / 2), max(LONGEST_MULTIPLIER, epochs / 2)
 
 
 def significant(value: float) -> float:
-    """``value`` to the digits in which a rate can be told from its neighbours."""
+    """``value`` to the digits in which a rate can be told from its neighbours.
+
+    >>> significant(0.01234567)
+    0.01235
+    """
     return float(f"{value:.{SIGNIFICANT}g}")
 
 
@@ -79,10 +93,24 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Budget:
-    """The length of one training: ``epochs`` of ``iterations_per_epoch`` optimizer steps."""
+    """The length of one training.
+
+    Args:
+        epochs: > 0, finite.
+        iterations_per_epoch: optimizer steps in one pass over the training data, >= 1.
+
+    Raises:
+        InvalidArgument: a rule above is broken.
+    """
 
     epochs: float
     iterations_per_epoch: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epochs < inf:
+            raise InvalidArgument(f"epochs: must be above 0 and finite, but got {self.epochs!r}")
+        if self.iterations_per_epoch < 1:
+            raise InvalidArgument(f"iterations_per_epoch: must be at least 1, but got {self.iterations_per_epoch!r}")
 
     @property
     def steps(self) -> int:
@@ -90,8 +118,16 @@ class Budget:
         return max(2, round(self.epochs * self.iterations_per_epoch))
 
     def propose(self, max_lr: float, ratio: float, cycles: int, policy: str = "triangular") -> Proposal:
-        """The schedule of ``cycles`` whole cycles that fills the budget to within 2 * cycles steps."""
-        stepsize = max(1, self.steps // (2 * cycles))
+        """The schedule of ``cycles`` whole cycles that fills the budget to within 2 * cycles steps.
+
+        A cycle takes at least two steps, so there are at most half as many cycles as steps.
+
+        >>> proposal = Budget(epochs=20, iterations_per_epoch=500).propose(max_lr=0.006, ratio=6, cycles=5)
+        >>> proposal.base_lr, proposal.stepsize, proposal.stepsize_multiplier, proposal.steps
+        (0.001, 1000, 2.0, 10000)
+        """
+        cycles = min(cycles, self.steps // 2)
+        stepsize = self.steps // (2 * cycles)
         base_lr, max_lr = significant(max_lr / ratio), significant(max_lr)
         return Proposal(
             policy=policy,
@@ -100,9 +136,22 @@ class Budget:
             ratio=significant(max_lr / base_lr),
             cycles=cycles,
             stepsize=stepsize,
-            stepsize_multiplier=round(stepsize / self.iterations_per_epoch, 4),
-            gamma=EXP_RANGE_DECAY ** (1 / self.steps) if policy.startswith("exp_range") else None,
+            stepsize_multiplier=significant(stepsize / self.iterations_per_epoch),
+            gamma=EXP_RANGE_DECAY ** (1 / self.steps) if policy in DECAYING else None,
         )
+
+    def stretch(self, proposal: Proposal) -> Proposal:
+        """A proposal made for another budget, filling this one: its stepsize as near as whole cycles allow.
+
+        >>> found = Budget(epochs=5, iterations_per_epoch=500).propose(max_lr=0.006, ratio=6, cycles=1)
+        >>> stretched = Budget(epochs=20, iterations_per_epoch=500).stretch(found)
+        >>> stretched.cycles, stretched.stepsize == found.stepsize
+        (4, True)
+        """
+        if proposal.steps <= self.steps < proposal.steps + 2 * proposal.cycles:
+            return proposal
+        cycles = max(1, round(self.steps / (2 * proposal.stepsize)))
+        return self.propose(proposal.max_lr, proposal.max_lr / proposal.base_lr, cycles, proposal.policy)
 
     @property
     def fewest_cycles(self) -> int:

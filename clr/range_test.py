@@ -1,27 +1,33 @@
-"""The LR range test: short trainings under rising rates, over several seeds, and what they say about the bounds.
+"""The LR range test: several repetitions side by side, and what they say together.
 
-A plan without I/O: ``range_test_plan`` yields batches of runs and reads their curves; ``range_test`` carries it out
-here, a worker carries it out on a cluster.
+A plan without I/O: it yields rounds of runs and reads their curves. ``clr.range_test`` carries it out in this process,
+a worker on a cluster.
 """
 
 import csv
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from clr.bounds import Bounds, Reading, read_curves
+import numpy as np
+
+from clr.bounds import RATIO, Bounds, Confidence, Interval
 from clr.proposal import Budget
-from clr.run import Curve, Direction, Plan, Run, fresh_seeds
+from clr.repetition import APART, FEWEST_STEPS, HIGHEST, LOWEST, Finding, repetition
+from clr.run import Curve, Plan, Run, fresh_seeds
 from clr.spec import RangeTestSpec
 
-if TYPE_CHECKING:
-    from clr.task import Task
+GRADES: tuple[Confidence, ...] = ("inconclusive", "low", "medium", "high")
 
-LOWEST, HIGHEST = 1e-6, 10.0
-"""Where the exponential pass begins and ends: below any rate that moves a network, above any that does not break it."""
+BASE_RATIOS = (3.0, 20.0)
+"""Between these ratios base_lr makes no difference that could be measured over one whole-budget triangle, so the onset
+of the fall moves the interval of base_lr within them."""
 
-POINTS = 60
-"""Evaluations of the metric along a ramp."""
+ENOUGH_STEPS, ENOUGH_EPOCHS = 2000, 4
+"""A test is never longer than the training, and longer than both of these only when asked to be: the paper needed four
+epochs for its picture, and with 2,000 steps every run of the test is long enough to read."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,8 @@ class RangeTest:
 
     Args:
         bounds: base_lr and max_lr with intervals, or why there are none.
-        runs: every run that was made with its curve, in order.
-        smoothed: the curve that was read: ``lr`` and ``loss``, equally long.
+        runs: every run that was made with its curve, in order: ramps, then short triangles that prove a rate.
+        smoothed: the mean of the ramps as it was read: ``lr`` and ``loss``, equally long.
     """
 
     bounds: Bounds
@@ -40,8 +46,8 @@ class RangeTest:
 
     @property
     def curves(self) -> list[Curve]:
-        """The ramps, seed after seed."""
-        return [curve for run, curve in self.runs if run.policy.endswith("_ramp")]
+        """The ramps, in order."""
+        return [curve for run, curve in self.runs if run.is_ramp]
 
     @property
     def cost_steps(self) -> int:
@@ -54,9 +60,7 @@ class RangeTest:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per step of the ramps: lr, loss, metric (where it was taken), seed."""
-        return [
-            row | {"seed": run.seed} for run, curve in self.runs if run.policy.endswith("_ramp") for row in curve.rows()
-        ]
+        return [row | {"seed": run.seed} for run, curve in self.runs if run.is_ramp for row in curve.rows()]
 
     def chart(self) -> Any:
         """The picture, an Altair chart."""
@@ -73,50 +77,109 @@ class RangeTest:
             writer.writerows(self.rows())
 
 
-def range_test_plan(
-    budget: Budget, spec: RangeTestSpec, seed: int, direction: Direction, max_steps: int | None = None
-) -> Plan[RangeTest]:
-    """The test as a plan: an exponential ramp per seed, all together at most one training of ``budget``.
+def steps_of_test(budget: Budget, spec: RangeTestSpec, max_steps: int | None = None) -> int:
+    """Most optimizer steps that the whole test takes, all seeds together: never more than one training unless asked."""
+    if spec.epochs is not None:
+        allowed = max(1, round(spec.epochs * budget.iterations_per_epoch))
+    else:
+        allowed = min(budget.steps, max(ENOUGH_STEPS, ENOUGH_EPOCHS * budget.iterations_per_epoch))
+    return min(allowed, max_steps or allowed)
+
+
+def range_test_plan(budget: Budget, spec: RangeTestSpec, seed: int, max_steps: int | None = None) -> Plan[RangeTest]:
+    """The test as a plan: up to ``spec.seeds`` repetitions, as many as the steps allow, their runs side by side.
+
+    Half the length twice is better than the whole length once: most of a single repetition's error is luck, which
+    averages out, and their spread is an honest interval. Shorter than half a training they mislead, so there are fewer
+    where the steps do not allow for more.
 
     Args:
         budget: the training to find bounds for.
-        spec: seeds, range of rates and budget of the test itself.
-        seed: what the test's seeds are made from.
-        direction: of the task's metric.
+        spec: most repetitions, ends of the bracket, and budget of the test itself.
+        seed: what the repetitions' seeds are made from.
         max_steps: a hard limit on the steps of all runs together.
     """
-    allowed = budget.steps if spec.epochs is None else round(spec.epochs * budget.iterations_per_epoch)
-    steps = max(2, min(allowed, max_steps or allowed) // spec.seeds)
-    ramps = [
-        Run(
-            policy="exponential_ramp",
-            base_lr=spec.min_lr or LOWEST,
-            max_lr=spec.max_lr or HIGHEST,
-            stepsize=steps,
-            steps=steps,
-            seed=one,
-            evaluate_every=max(1, steps // POINTS),
-            val_limit=500,
+    allowed = steps_of_test(budget, spec, max_steps)
+    if allowed < FEWEST_STEPS:
+        reason = (
+            f"a range test takes at least {FEWEST_STEPS} steps, but may take {allowed}: train longer, or allow more"
         )
-        for one in fresh_seeds(seed, "range_test", spec.seeds)
+        return RangeTest(Bounds.inconclusive(reason), [], {"lr": [], "loss": []})
+    each = max(FEWEST_STEPS, min(budget.steps, ENOUGH_STEPS) // 2)
+    count = max(1, min(spec.seeds, allowed // each))
+    cycle = budget.steps // budget.fewest_cycles
+    plans = [
+        repetition(allowed // count, cycle, one, spec.min_lr or LOWEST, spec.max_lr or HIGHEST)
+        for one in fresh_seeds(seed, "range_test", count)
     ]
-    curves = yield ramps
-    reading: Reading = read_curves([(curve.lr, curve.loss) for curve in curves])
-    return RangeTest(reading.bounds, list(zip(ramps, curves, strict=True)), reading.smoothed)
+    findings = yield from side_by_side(plans)
+    runs = [pair for finding in findings for pair in finding.runs]
+    return RangeTest(read_together(findings), runs, _smoothed(findings))
 
 
-def range_test(task: "Task", *, epochs: float = 20, seeds: int = 3, seed: int = 0, **ranges: Any) -> RangeTest:
-    """Run the test in this process, one run after the other.
+def side_by_side(plans: Sequence[Plan[Finding]]) -> Plan[list[Finding]]:
+    """Several plans as one, whose batches are the plans' batches joined."""
+    results: dict[int, Finding] = {}
+    batches = {i: next(plan) for i, plan in enumerate(plans)}
+    while batches:
+        curves = iter((yield [run for batch in batches.values() for run in batch]))
+        following = {}
+        for i, batch in batches.items():
+            try:
+                following[i] = plans[i].send([next(curves) for _ in batch])
+            except StopIteration as stop:
+                results[i] = stop.value
+        batches = following
+    return [results[i] for i in range(len(plans))]
 
-    Args:
-        task: what to train.
-        epochs: length of the training to find bounds for, > 0; the whole test costs no more than that.
-        seeds: repetitions, >= 1.
-        seed: what their seeds are made from.
-        ranges: ``min_lr``, ``max_lr``, ``epochs`` of the test, as in ``clr.spec.RangeTestSpec``.
+
+def read_together(findings: Sequence[Finding]) -> Bounds:
+    """Bounds from what the repetitions found: the geometric mean of their rates, and an interval that holds them all.
+
+    A repetition that is inconclusive by itself keeps its vote: it still knows at which rates the training breaks.
     """
-    from clr.training import execute
+    count, doubts = len(findings), list(dict.fromkeys(doubt for finding in findings for doubt in finding.doubts))
+    conclusive = [finding for finding in findings if finding.confidence != "inconclusive"]
+    rates = [finding.max_lr for finding in findings if finding.max_lr is not None]
+    if not conclusive:
+        return Bounds.inconclusive(*doubts)
+    reasons = [f"{sum(len(finding.runs) for finding in findings)} runs in {count} repetition{'s' if count > 1 else ''}"]
+    spread = max(rates) / min(rates)
+    if count > 1:
+        reasons.append(f"their max_lr differ by a factor of {spread:.2g}")
+    if len(conclusive) < count:
+        reasons.append(f"{count - len(conclusive)} of {count} are inconclusive by themselves")
+    grade = sum(GRADES.index(finding.confidence) for finding in findings) / count - (1 if spread > APART else 0)
+    max_lr = _mean(rates)
+    intervals = [finding.interval for finding in findings if finding.interval is not None]
+    interval = {
+        "base_lr": _base_interval(max_lr, [finding.onset for finding in findings if finding.onset is not None]),
+        "max_lr": (
+            min([_mean([low for low, _ in intervals]), *rates]),
+            max([_mean([high for _, high in intervals]), *rates]),
+        ),
+    }
+    return Bounds(max_lr / RATIO, max_lr, interval, GRADES[max(1, int(grade))], reasons + doubts)
 
-    spec = RangeTestSpec(seeds=seeds, **ranges)
-    _, direction, _ = task.score
-    return execute(task, range_test_plan(Budget(epochs, task.iterations_per_epoch), spec, seed, direction))
+
+def _base_interval(max_lr: float, onsets: Sequence[Interval]) -> Interval:
+    """From base_lr to where the seeds' losses began to fall, within the ratios that do equally well."""
+    least, most = (max_lr / ratio for ratio in reversed(BASE_RATIOS))
+    low = _mean([min(onset[0], max_lr / RATIO) for onset in onsets] or [max_lr / RATIO])
+    high = _mean([max(onset[1], max_lr / RATIO) for onset in onsets] or [max_lr / RATIO])
+    return min(max(low, least), most), min(max(high, least), most)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Geometric mean."""
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def _smoothed(findings: Sequence[Finding]) -> dict[str, list[float]]:
+    """Mean of the repetitions' smoothed ramps, at the rates of the first, where they overlap it."""
+    ramps = [finding.ramps for finding in findings if finding.ramps is not None]
+    if not ramps:
+        return {"lr": [], "loss": []}
+    x = ramps[0][0]
+    rows = [np.interp(x, *ramp, left=np.nan, right=np.nan) for ramp in ramps]
+    return {"lr": np.exp(x).tolist(), "loss": np.nanmean(rows, axis=0).tolist()}

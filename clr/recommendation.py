@@ -1,21 +1,19 @@
 """The recommendation: bounds, stepsize, evidence, and the bytes a user pastes."""
 
 import json
-import time
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from clr.bounds import Bounds, Confidence
-from clr.proposal import Budget, Proposal
-from clr.spec import ConfirmSpec
-
-if TYPE_CHECKING:
-    from clr.task import Task
+from clr.proposal import Proposal
 
 Source = Literal["range_test", "search", "confirm"]
 
 TORCH_MODES = {"triangular": "triangular", "triangular2": "triangular2", "exp_range_amplitude": "exp_range"}
 """What torch calls the policies it has. Its exp_range is not the paper's."""
+
+SCHEDULE = ("base_lr", "max_lr", "ratio", "stepsize", "stepsize_multiplier", "gamma")
+"""What a recommendation takes over from a proposal; each is None without one."""
 
 PASTE = """\
 import {module}
@@ -92,6 +90,7 @@ class Recommendation:
         cls, source: Source, bounds: Bounds, proposal: Proposal | None, iterations_per_epoch: int, **more: Any
     ) -> "Recommendation":
         """From what was read and, unless that was inconclusive, the schedule chosen."""
+        schedule: dict[str, Any] = {name: getattr(proposal, name, None) for name in SCHEDULE}
         interval = None
         if proposal is not None and bounds.interval is not None:
             interval = {
@@ -102,13 +101,8 @@ class Recommendation:
         return cls(
             source=source,
             policy=proposal.policy if proposal else "triangular",
-            base_lr=proposal.base_lr if proposal else None,
-            max_lr=proposal.max_lr if proposal else None,
-            ratio=proposal.ratio if proposal else None,
-            stepsize=proposal.stepsize if proposal else None,
-            stepsize_multiplier=proposal.stepsize_multiplier if proposal else None,
+            **schedule,
             iterations_per_epoch=iterations_per_epoch,
-            gamma=proposal.gamma if proposal else None,
             interval=interval,
             confidence=bounds.confidence,
             reasons=list(bounds.reasons),
@@ -163,43 +157,3 @@ class Recommendation:
 
         text: str = yaml.safe_dump(json.loads(json.dumps(self.to_dict())), sort_keys=False, allow_unicode=True)
         return text
-
-
-def recommend(
-    task: "Task", *, epochs: float = 20, trials: int = 20, seeds: int = 3, seed: int = 0, **ranges: Any
-) -> Recommendation:
-    """Range test, search and confirmation in this process, one run after the other.
-
-    Args:
-        task: what to train.
-        epochs: length of the training to be recommended for, > 0.
-        trials: of the search, >= 1.
-        seeds: of the range test, and of the confirmation, >= 1.
-        seed: everything random is made from it.
-        ranges: of the search: ``ratio``, ``stepsize_multiplier``, ``policies``.
-    """
-    from clr.confirm import confirm_plan, confirm_steps
-    from clr.range_test import range_test
-    from clr.search import search
-    from clr.training import execute
-
-    began = time.monotonic()
-    metric, direction, _ = task.score
-    budget = Budget(epochs, task.iterations_per_epoch)
-    tested = range_test(task, epochs=epochs, seeds=seeds, seed=seed)
-    first = budget.first_proposal(tested.bounds)
-
-    def result(source: Source, proposal: Proposal | None, steps: int, **more: Any) -> Recommendation:
-        cost = Cost.of(steps, time.monotonic() - began, budget.steps)
-        return Recommendation.of(source, tested.bounds, proposal, budget.iterations_per_epoch, cost=cost, **more)
-
-    if first is None:
-        return result("range_test", None, tested.cost_steps)
-    found = search(task, tested.bounds, epochs=epochs, trials=trials, seed=seed, **ranges)
-    finalists = list(dict.fromkeys([found.best or first, first]))
-    spec = ConfirmSpec(seeds=seeds)
-    confirmed = execute(task, confirm_plan(finalists, spec, budget, seed, direction))
-    steps = tested.cost_steps + sum(proposal.steps for proposal, _ in found.trials)
-    steps += confirm_steps(finalists, spec, budget)
-    evidence = Evidence(metric, direction, epochs, seeds, confirmed.runs, confirmed.verdict)
-    return result("confirm", confirmed.winner, steps, evidence=evidence, warnings=confirmed.warnings)

@@ -23,8 +23,8 @@ class Run:
         seed: of initialisation, data order and every other random choice.
         evaluate_every: steps between points, >= 1; the last step always has one.
         val_limit: validation examples to score at points before the last (None: all).
-        explode: stop once the loss has climbed this many times its largest drop above its start; None: run to the
-            end, unless the loss is no longer finite.
+        explode: stop, as diverged, once the loss stays above its start by this many times its deepest fall; None:
+            run to the end, unless the loss is no longer finite.
         gamma: decay per step of the exp_range policies.
     """
 
@@ -39,6 +39,11 @@ class Run:
     explode: float | None = None
     gamma: float | None = None
 
+    @property
+    def is_ramp(self) -> bool:
+        """Whether the rate rises all along: a run of the range test that is read, rather than scored."""
+        return self.policy.endswith("_ramp")
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; ``Run(**value)`` is the way back."""
         return asdict(self)
@@ -52,7 +57,7 @@ class Point:
         step: optimizer steps taken so far.
         lr, loss: of each step since the last point; the training loss is from before that step's update.
         metric: of the validation data after ``step`` steps; None where there are none or the run diverged.
-        diverged: the loss or the metric is no longer finite; the run ends here.
+        diverged: the loss or the metric is no longer finite, or the loss exploded; the run ends here.
     """
 
     step: int
@@ -78,7 +83,7 @@ class Curve:
     Args:
         lr, loss: of every step, in order.
         steps, metric: of every point with a metric, in order; ``steps`` counts from 1.
-        diverged: the run ended because the loss or the metric was no longer finite.
+        diverged: the run ended before its last step, by a loss or metric that was not finite or by an explosion.
     """
 
     lr: list[float] = field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -10,11 +10,8 @@ from optuna.trial import TrialState
 from clr.bounds import Bounds
 from clr.errors import InvalidArgument
 from clr.proposal import Budget, Proposal, default_multipliers, whole_cycles
-from clr.run import Direction, fresh_seeds
+from clr.run import Direction
 from clr.spec import SearchSpec
-
-if TYPE_CHECKING:
-    from clr.task import Task
 
 PAPER = ((4.0, 8.0), (3.0, 2.0), (6.0, 4.0), (1.5, 6.0))
 """(ratio, stepsize multiplier) pairs the paper trained with or recommends (sections 3.2, 3.3 and 4): tried first."""
@@ -40,18 +37,22 @@ class Search:
         self.study, self.spec, self.budget = study, spec, budget
         low, high = bounds.interval["max_lr"]
         self.max_lr = (min(low, bounds.max_lr / MARGIN), max(high, bounds.max_lr * MARGIN))
-        multipliers = spec.stepsize_multiplier or default_multipliers(budget.epochs)
-        self.cycles = whole_cycles(budget.epochs, *multipliers)
-        if not study.trials:
-            for params in self._first(bounds):
-                study.enqueue_trial(params, skip_if_exists=True)
+        low, high = spec.stepsize_multiplier or default_multipliers(budget.epochs)
+        self.cycles = whole_cycles(budget.epochs, low, high)
+        if not self.cycles:
+            raise InvalidArgument(
+                f"stepsize_multiplier: {budget.epochs:g} epochs / (2 k) must lie in it for some whole number of cycles "
+                f"k, but got [{low:g}, {high:g}]"
+            )
+        for params in self._first(bounds):
+            study.enqueue_trial(params, skip_if_exists=True)
 
     def _first(self, bounds: Bounds) -> list[dict[str, Any]]:
         """What the range test and the paper would train with, as far as the ranges allow."""
         low, high = self.spec.ratio
         assert bounds.max_lr is not None
         assert bounds.base_lr is not None
-        own = (bounds.max_lr / bounds.base_lr, self.budget.epochs / 2 / self.cycles[0])
+        own = (bounds.max_lr / bounds.base_lr, self.budget.epochs / (2 * self.budget.fewest_cycles))
         return [
             {
                 "max_lr": bounds.max_lr,
@@ -62,7 +63,10 @@ class Search:
         ]
 
     def _nearest(self, multiplier: float) -> int:
-        return min(self.cycles, key=lambda k: abs(self.budget.epochs / (2 * k) - multiplier))
+        """The number of cycles whose stepsize multiplier is nearest: one of the two around the exact quotient."""
+        below = int(self.budget.epochs / (2 * multiplier))
+        within = (min(max(k, self.cycles[0]), self.cycles[-1]) for k in (below, below + 1))
+        return min(within, key=lambda k: abs(self.budget.epochs / (2 * k) - multiplier))
 
     def ask(self) -> tuple[int, Proposal]:
         """Number and schedule of the next trial."""
@@ -84,10 +88,11 @@ class Search:
         self.study.tell(number, value, state=state, skip_if_finished=True)
 
     def forget_all_but(self, numbers: Container[int]) -> None:
-        """Fail the trials that were asked for and, by an accident, neither told nor in ``numbers``."""
+        """Fail the trials that were asked for and, by an accident, neither told nor in ``numbers``; ask them again."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number not in numbers:
                 self.study.tell(trial.number, state=TrialState.FAIL)
+                self.study.enqueue_trial(trial.params)
 
 
 def create_study(
@@ -113,33 +118,3 @@ class Found:
     best: Proposal | None
     trials: list[tuple[Proposal, float | None]]
     study: optuna.Study
-
-
-def search(
-    task: "Task", bounds: Bounds, *, epochs: float = 20, trials: int = 20, seed: int = 0, **ranges: Any
-) -> Found:
-    """Search the schedules around ``bounds`` that fill ``epochs``, one trial after the other, in this process.
-
-    Args:
-        task: what to train.
-        bounds: conclusive bounds of its range test.
-        epochs: length of a trial, > 0.
-        trials: how many, >= 1.
-        seed: of the sampler; every trial trains on one and the same seed made from it.
-        ranges: ``ratio``, ``stepsize_multiplier``, ``policies``, as in ``clr.spec.SearchSpec``.
-    """
-    from clr.training import curve_of
-
-    _, direction, _ = task.score
-    spec = SearchSpec(trials=trials, **ranges)
-    budget = Budget(epochs, task.iterations_per_epoch)
-    study = create_study(None, None, direction, seed)
-    asking = Search(study, spec, bounds, budget)
-    (trial_seed,) = fresh_seeds(seed, "search", 1)
-    done: list[tuple[Proposal, float | None]] = []
-    for _ in range(spec.trials):
-        number, proposal = asking.ask()
-        value = curve_of(task, proposal.run(trial_seed)).value
-        asking.tell(number, value)
-        done.append((proposal, value))
-    return Found(best(((value, proposal) for proposal, value in done), direction), done, study)

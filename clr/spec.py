@@ -16,6 +16,8 @@ Baseline = Literal["fixed", "one_cycle", "cosine"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Epochs = Annotated[float, Field(ge=1e-6, le=100_000, allow_inf_nan=False)]
+Multiplier = Annotated[float, Field(ge=1e-7, le=100_000, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(gt=1, le=1000, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -149,9 +151,8 @@ class RangeTestSpec(_Strict):
     min_lr: Positive | None = Field(None, description="lowest rate of the ramp; null: chosen by the method")
     max_lr: Positive | None = Field(None, description="highest rate of the ramp; null: past divergence")
     seeds: int = Field(3, ge=1, le=20, description="how many times the test is repeated")
-    epochs: Positive | None = Field(
+    epochs: Epochs | None = Field(
         None,
-        le=100_000,
         description="budget of the whole test, all seeds together; null: at most one training",
     )
 
@@ -169,7 +170,7 @@ class SearchSpec(_Strict):
     ratio: Annotated[tuple[Ratio, Ratio], AfterValidator(_ascending)] = Field(
         (1.5, 20.0), strict=False, description="lowest and highest max_lr / base_lr"
     )
-    stepsize_multiplier: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] | None = Field(
+    stepsize_multiplier: Annotated[tuple[Multiplier, Multiplier], AfterValidator(_ascending)] | None = Field(
         None,
         strict=False,
         description="lowest and highest stepsize in epochs; null: 1 to 10, widened to half the epochs",
@@ -178,7 +179,7 @@ class SearchSpec(_Strict):
     policies: Annotated[list[CyclicPolicy], Field(min_length=1), AfterValidator(_unique)] = Field(
         default=["triangular"]
     )
-    epochs: Positive | None = Field(None, le=100_000, description="length of one trial; null: the job's epochs")
+    epochs: Epochs | None = Field(None, description="length of one trial; null: the job's epochs")
 
 
 class ConfirmSpec(_Strict):
@@ -188,6 +189,10 @@ class ConfirmSpec(_Strict):
     baselines: Annotated[list[Baseline], AfterValidator(_unique)] = Field(default=["fixed", "one_cycle", "cosine"])
 
 
+SMALLEST_SHARE = 0.001
+"""Of a device: nobody shares one among more runs, and schedulers round smaller shares to nothing."""
+
+
 class Resources(_Strict):
     """What one training run occupies. A fraction shares a device."""
 
@@ -195,11 +200,13 @@ class Resources(_Strict):
     cpus: float = Field(1, gt=0, le=1024)
 
     @model_validator(mode="after")
-    def _whole_above_one(self) -> Self:
+    def _a_share_or_whole_devices(self) -> Self:
         for field in ("gpus", "cpus"):
             value = getattr(self, field)
             if value > 1 and value != int(value):
                 raise ValueError(f"{field} above 1 must be a whole number, but got {value:g}")
+            if 0 < value < SMALLEST_SHARE:
+                raise ValueError(f"{field} must be 0 or at least {SMALLEST_SHARE:g}, but got {value:g}")
         return self
 
 
@@ -225,7 +232,7 @@ class JobSpec(_Strict):
     code: None = Field(None, description="digest of an uploaded code bundle; uploads are off")
     optimizer: OptimizerSpec = Field(default_factory=SGD)
     batch_size: int = Field(64, ge=1, le=1_000_000)
-    epochs: float = Field(20, gt=0, le=100_000, description="length of the training to be recommended for")
+    epochs: Epochs = Field(20, description="length of the training to be recommended for")
     seed: int = Field(0, ge=0, lt=2**31)
     range_test: RangeTestSpec = Field(default_factory=RangeTestSpec)
     search: SearchSpec | None = Field(default_factory=SearchSpec)

@@ -62,8 +62,7 @@ class Task:
         val: as ``train``; None scores a run by its training loss alone.
         metric: ``"accuracy"``, ``"loss"``, or ``metric(output, target)`` -> mean over the batch's examples; batches
             are averaged by their number of examples. None: no metric, the validation loss (if any) is minimised.
-        direction: whether a larger metric is better. Default: maximize for accuracy and callables, minimize
-            for the loss.
+        direction: whether a larger metric is better. Default: maximize. A loss is always minimised.
         optimizer: called with the parameter groups, returns a torch optimizer. See ``clr.task.optimizer``.
         groups: model -> parameter groups; a group's ``"lr_mult"`` multiplies the rate for that group.
         forward: ``forward(model, batch)`` -> (output, target), for batches of a structure of their own.
@@ -115,8 +114,8 @@ class Task:
     @property
     def score(self) -> "tuple[str, Direction, Callable[[Any, Any], Any]]":
         """Name, direction and function of what a run is judged by."""
-        if self.metric in (None, "loss"):
-            return "loss", self.direction or "minimize", self.loss
+        if self.metric in (None, "loss") or self.val is None:
+            return "loss", "minimize", self.loss
         if self.metric == "accuracy":
             return "accuracy", self.direction or "maximize", accuracy
         assert callable(self.metric)

@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import nullcontext
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,16 @@ after a loss is no longer finite."""
 class _Rng:
     """The global random states of python, numpy and torch, swapped with the caller's at every yield."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, device: torch.device) -> None:
         self._outer: Any = None
+        if device.type == "cuda":
+            # a state that is not there yet could not be put back
+            torch.cuda.init()
         outer = self._get()
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        # torch.manual_seed would also seed a GPU that the caller alone uses
+        (torch.default_generator if device.type == "cpu" else torch).manual_seed(seed)
         self._inner = self._get()
         self._set(outer)
 
@@ -69,10 +74,11 @@ def train(task: Task, run: Run) -> Iterator[Point]:
     for field in ("steps", "stepsize", "evaluate_every"):
         if getattr(run, field) < 1:
             raise InvalidArgument(f"{field}: must be at least 1, but got {getattr(run, field)!r}")
-    rng = _Rng(run.seed)
+    device = torch.device(task.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    rng = _Rng(run.seed, device)
     rng.enter()
     try:
-        for point in _steps(task, run):
+        for point in _steps(task, run, device):
             rng.leave()
             yield point
             rng.enter()
@@ -80,8 +86,7 @@ def train(task: Task, run: Run) -> Iterator[Point]:
         rng.leave()
 
 
-def _steps(task: Task, run: Run) -> Iterator[Point]:
-    device = torch.device(task.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+def _steps(task: Task, run: Run, device: torch.device) -> Iterator[Point]:
     model = task.model().to(device)
     optimizer = task.optimizer(task.groups(model))
     multipliers = [group.get("lr_mult", 1.0) for group in optimizer.param_groups]
@@ -92,6 +97,7 @@ def _steps(task: Task, run: Run) -> Iterator[Point]:
     rates: list[float] = []
     losses: list[float] = []
     unread: list[Tensor] = []
+    explosion = _Explosion(run.explode) if run.explode is not None else None
     model.train()
     for step in range(1, run.steps + 1):
         lr = rate(step - 1)
@@ -102,12 +108,16 @@ def _steps(task: Task, run: Run) -> Iterator[Point]:
         at_point = step % run.evaluate_every == 0 or step == run.steps
         if not at_point and len(unread) < SYNC_STEPS:
             continue
-        losses += torch.stack(unread).tolist()
+        read = torch.stack(unread).tolist()
         unread.clear()
-        bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        bad = next((i for i, loss in enumerate(read) if not math.isfinite(loss)), None)
         if bad is not None:
-            first = step - len(losses)
-            yield Point(first + bad + 1, rates[: bad + 1], losses[: bad + 1], None, diverged=True)
+            losses += read[: bad + 1]
+            yield Point(step - len(read) + bad + 1, rates[: len(losses)], losses, None, diverged=True)
+            return
+        losses += read
+        if explosion is not None and explosion.after(read):
+            yield Point(step, rates, losses, None, diverged=True)
             return
         if at_point:
             limit = None if step == run.steps else run.val_limit
@@ -117,6 +127,24 @@ def _steps(task: Task, run: Run) -> Iterator[Point]:
             if diverged:
                 return
             rates, losses = [], []
+
+
+class _Explosion:
+    """Says when the last three losses lie ``falls`` times the deepest fall, or the scatter, above the start."""
+
+    def __init__(self, falls: float) -> None:
+        self.falls = falls
+        self.head: list[float] = []
+        self.last: list[float] = []
+        self.lowest = math.inf
+
+    def after(self, losses: list[float]) -> bool:
+        self.head = (self.head + losses)[:8]
+        self.last = (self.last + losses)[-3:]
+        self.lowest = min(self.lowest, *losses)
+        start = median(self.head)
+        scale = max(start - self.lowest, max(self.head) - min(self.head), 1e-3 * abs(start))
+        return min(self.last) > start + self.falls * scale
 
 
 def _update(
@@ -172,11 +200,11 @@ def curve_of(task: Task, run: Run) -> Curve:
 
 def execute(task: Task, plan: Plan[Result]) -> Result:
     """Carry out a plan here, one run after the other."""
-    runs = next(plan)
+    curves: list[Curve] | None = None  # as for any generator, what is sent first
     while True:
-        curves = [curve_of(task, run) for run in runs]
         try:
-            runs = plan.send(curves)
+            runs = plan.send(curves)  # type: ignore[arg-type]
         except StopIteration as stop:
             result: Result = stop.value
             return result
+        curves = [curve_of(task, run) for run in runs]

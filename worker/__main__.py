@@ -27,10 +27,12 @@ def main() -> int:
         if not is_migrated(database):
             print("error: the database is not migrated; run `clr migrate`", file=sys.stderr)
             return 1
+        worker = Worker(settings, database, stopping)
+        worker.publish({})  # jobs can be accepted while Ray starts
         engine = Engine(settings.ray_address, settings.home, settings.cpus)
         try:
             engine.warm()
-            Worker(settings, database, engine, stopping).work()
+            worker.work(engine)
         finally:
             engine.stop()
     finally:

@@ -48,7 +48,8 @@ class Engine:
 
     def slots(self, resources: dict[str, float]) -> int:
         """How many runs with ``resources`` the cluster holds at once; 0 when none ever fits on a node."""
-        return sum(_fits(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
+        nodes: list[dict[str, Any]] = ray.nodes()
+        return sum(_fits(node["Resources"], resources) for node in nodes if node["Alive"])
 
     def total(self) -> dict[str, float]:
         """CPUs and GPUs of the whole cluster."""

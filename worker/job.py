@@ -118,9 +118,7 @@ class JobDriver:
             jobs.describe(session, self.lease, **about, predicted_steps=self.runs.predicted_steps)
 
     def _range_test(self) -> Bounds:
-        plan = range_test_plan(
-            self.budget, self.spec.range_test, self.spec.seed, self.direction, self.spec.limits.max_steps
-        )
+        plan = range_test_plan(self.budget, self.spec.range_test, self.spec.seed, self.spec.limits.max_steps)
         try:
             tested = self.runs.follow("range_test", plan)
         except LimitReached as limit:
@@ -160,7 +158,8 @@ class JobDriver:
     def _best_trial(self) -> Proposal | None:
         with self.database.read() as session:
             rows = runs.finished(session, self.lease.job_id, "search")
-        return best([(row.value, Proposal(**row.params)) for row in rows], self.direction)
+        found = best([(row.value, Proposal(**row.params)) for row in rows], self.direction)
+        return None if found is None else self.budget.stretch(found)
 
     def _confirm(self, bounds: Bounds, finalists: list[Proposal]) -> None:
         spec = self.spec.confirm

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import time
 import uuid
 from threading import Event, Thread
 
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 SEEN_EVERY_S = 5.0
 """How often a worker says that it lives; half a minute of silence counts as gone."""
 
-STOP_WITHIN_S = 9.0
-"""How long the jobs under way may take to be handed back: a supervisor kills what has not ended in ten seconds."""
+STOP_WITHIN_S = 6.0
+"""How long the jobs under way may take to be handed back: Ray needs the rest of the ten seconds to a kill."""
 
 
 class Worker:
@@ -28,18 +29,29 @@ class Worker:
     Args:
         settings: of the process.
         database: migrated.
-        engine: started.
         stopping: set it to hand all jobs back and return from ``work``.
     """
 
-    def __init__(self, settings: Settings, database: Database, engine: Engine, stopping: Event) -> None:
-        self.settings, self.database, self.engine, self.stopping = settings, database, engine, stopping
+    def __init__(self, settings: Settings, database: Database, stopping: Event) -> None:
+        self.settings, self.database, self.stopping = settings, database, stopping
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._threads: list[Thread] = []
 
-    def work(self) -> None:
+    def publish(self, slots: dict[str, float]) -> None:
+        """Say which tasks this worker can train and how much it has to train them on."""
+        with self.database.begin() as session:
+            workers.publish(
+                session,
+                owner=self.owner,
+                host=socket.gethostname(),
+                slots=slots,
+                tasks=[describe(name) for name in registered()],
+            )
+
+    def work(self, engine: Engine) -> None:
         """Claim and drive jobs until ``stopping`` is set."""
-        self._publish()
+        self.engine = engine
+        self.publish(engine.total())
         seen_in = SEEN_EVERY_S
         while not self.stopping.is_set():
             self._threads = [thread for thread in self._threads if thread.is_alive()]
@@ -51,20 +63,11 @@ class Worker:
                 with self.database.begin() as session:
                     workers.seen(session, self.owner)
                 seen_in = SEEN_EVERY_S
+        deadline = time.monotonic() + STOP_WITHIN_S
         for thread in self._threads:
-            thread.join(STOP_WITHIN_S)
+            thread.join(max(0.0, deadline - time.monotonic()))
         with self.database.begin() as session:
             workers.retire(session, self.owner)
-
-    def _publish(self) -> None:
-        with self.database.begin() as session:
-            workers.publish(
-                session,
-                owner=self.owner,
-                host=socket.gethostname(),
-                slots=self.engine.total(),
-                tasks=[describe(name) for name in registered()],
-            )
 
     def _has_room(self) -> bool:
         """A job for each CPU of the cluster: more would only wait for the others' runs."""

@@ -94,8 +94,13 @@ class Runs:
             done = [row.number for row in runs.finished(session, self.lease.job_id, stage)]
             points = runs.points(session, self.lease.job_id, stage, done)
         curves = {number: Curve.of(map(Point.from_dict, points.get(number, []))) for number in done}
-        batch, offset = next(plan), 0
+        sent, offset = None, 0
         while True:
+            try:
+                batch = plan.send(sent)  # type: ignore[arg-type]  # None starts a generator
+            except StopIteration as stop:
+                finding: Result = stop.value
+                return finding
             numbers = range(offset, offset + len(batch))
             todo = [
                 (number, run, {"policy": run.policy, "max_lr": run.max_lr, "seed": run.seed})
@@ -103,12 +108,7 @@ class Runs:
                 if number not in curves
             ]
             curves.update(self.carry_out(stage, todo))
-            offset += len(batch)
-            try:
-                batch = plan.send([curves[number] for number in numbers])
-            except StopIteration as stop:
-                finding: Result = stop.value
-                return finding
+            sent, offset = [curves[number] for number in numbers], offset + len(batch)
 
     def carry_out(self, stage: str, queue: Iterable[Item]) -> Iterator[tuple[int, Curve]]:
         """Number and curve of each run of ``queue`` as it ends; the next is taken whenever a slot is free.

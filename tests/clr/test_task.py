@@ -99,7 +99,11 @@ def custom(_output: Any, _target: Any) -> float:
 def test_a_run_is_scored_by_the_metric_in_its_direction(
     changes: dict[str, Any], name: str, direction: str, function: Any
 ) -> None:
-    assert make(**changes).score == (name, direction, function)
+    assert make(val=(X, Y), **changes).score == (name, direction, function)
+
+
+def test_without_validation_data_a_run_is_scored_by_its_loss_whatever_the_metric() -> None:
+    assert make(metric="accuracy", val=None).score == ("loss", "minimize", F.cross_entropy)
 
 
 @pytest.mark.parametrize(

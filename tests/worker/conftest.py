@@ -64,8 +64,8 @@ def working(database: Database, engine: Engine, home: Path, **settings: Any) -> 
     """A worker that claims jobs until the block ends, and hands back what it has then."""
     stopping = Event()
     chosen = Settings(home=home, database_url=database.url, poll_s=0.05, **settings)
-    worker = Worker(chosen, database, engine, stopping)
-    thread = Thread(target=worker.work)
+    worker = Worker(chosen, database, stopping)
+    thread = Thread(target=worker.work, args=[engine])
     thread.start()
     try:
         yield worker

@@ -35,7 +35,9 @@ def test_a_job_goes_through_its_stages_to_a_confirmed_recommendation(work: Work)
     trials = rows(work, job_id, "search")
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     assert {trial.state for trial in trials} == {"complete"}
-    assert job.steps == sum(row.steps for stage in ("range_test", "search", "confirm") for row in rows(work, job_id, stage))
+    assert job.steps == sum(
+        row.steps for stage in ("range_test", "search", "confirm") for row in rows(work, job_id, stage)
+    )
     assert found["cost"]["steps"] == job.steps
 
 

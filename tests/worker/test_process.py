@@ -49,7 +49,9 @@ def kill(process: subprocess.Popen) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_killing_the_worker_in_mid_search_loses_and_repeats_no_finished_trial(database: Database, tmp_path: Path) -> None:
+def test_killing_the_worker_in_mid_search_loses_and_repeats_no_finished_trial(
+    database: Database, tmp_path: Path
+) -> None:
     work = Work(database)
     job_id = work.submit("digits", epochs=40, search={"trials": 24}, confirm=None)
 
@@ -72,7 +74,12 @@ def test_killing_the_worker_in_mid_search_loses_and_repeats_no_finished_trial(da
     assert sorted(after) == list(range(24))
     for number, row in before.items():
         now = after[number]
-        assert (now.attempt, now.value, now.params, now.finished_at) == (row.attempt, row.value, row.params, row.finished_at)
+        assert (now.attempt, now.value, now.params, now.finished_at) == (
+            row.attempt,
+            row.value,
+            row.params,
+            row.finished_at,
+        )
     assert job.range_test == tests_before
     study = {trial.number: trial for trial in studies.storage(database.url).get_all_trials(study_id(database, job_id))}
     assert {number: trial.value for number, trial in study.items() if trial.value is not None} == {
@@ -103,6 +110,8 @@ def test_a_stopped_worker_hands_its_job_back_within_ten_seconds(database: Databa
 
 def test_a_worker_refuses_a_database_that_is_not_migrated(tmp_path: Path) -> None:
     environment = os.environ | {"CLR_HOME": str(tmp_path), "CLR_DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"}
-    ended = subprocess.run([sys.executable, "-m", "worker"], env=environment, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-m", "worker"], env=environment, capture_output=True, text=True, timeout=60
+    )
     assert ended.returncode == 1
     assert ended.stderr.strip() == "error: the database is not migrated; run `clr migrate`"

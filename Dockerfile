@@ -1,0 +1,28 @@
+# syntax=docker/dockerfile:1
+# CUDA (the default): docker build -t clr .
+# CPU:                docker build -t clr --build-arg EXTRA_INDEX=<index of torch's CPU wheels> .
+ARG PYTHON=3.11
+
+FROM python:${PYTHON}-slim AS build
+ARG EXTRA_INDEX=
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/clr
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md ./
+COPY clr clr
+COPY service service
+COPY worker worker
+COPY migrations migrations
+RUN /opt/clr/bin/pip install ${EXTRA_INDEX:+--extra-index-url "$EXTRA_INDEX"} -c constraints.txt .
+
+FROM python:${PYTHON}-slim
+RUN useradd --create-home --uid 1000 clr \
+    && install --directory --owner=clr --group=clr /var/lib/clr
+COPY --from=build /opt/clr /opt/clr
+ENV PATH=/opt/clr/bin:$PATH CLR_HOME=/var/lib/clr PYTHONUNBUFFERED=1
+USER clr
+WORKDIR /home/clr
+VOLUME /var/lib/clr
+EXPOSE 8000
+ENTRYPOINT ["clr"]
+CMD ["serve"]

@@ -1,0 +1,48 @@
+# `make demo` and `make test` work on a fresh machine with Python 3.11 or newer, pip and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo serve test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    start a service, run the digits job on it, print what it found"
+	@echo "make serve   start a service on this machine: API, worker, Ray, SQLite"
+	@echo "make test    everything that CI runs"
+	@echo "make lint    format, lint, types and import rules alone"
+	@echo "make setup   the virtual environment in $(VENV) that all of these use"
+
+setup: $(STAMP)
+
+# Debian ships venv without pip in it: then the system's pip installs one.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null \
+		|| { echo "error: $(PYTHON) is not installed; name another: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: clr needs Python 3.11 or newer, " \
+		"but $(PYTHON) is %d.%d; name another: make PYTHON=..." % sys.version_info[:2])'
+	@echo "installing into $(VENV), the first time a few minutes"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) > /dev/null 2>&1 \
+		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python examples/demo.py
+
+serve: $(STAMP)
+	@$(BIN)/clr serve
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis

@@ -1,0 +1,121 @@
+"""The method carried out in this process, one run after the other: ``clr.range_test``, ``search``, ``recommend``."""
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from clr.bounds import Bounds
+from clr.confirm import confirm_plan, confirm_steps
+from clr.errors import InvalidArgument
+from clr.proposal import Budget, Proposal
+from clr.range_test import RangeTest, range_test_plan
+from clr.recommendation import Cost, Evidence, Recommendation, Source
+from clr.run import fresh_seeds
+from clr.search import Found, Search, best, create_study
+from clr.spec import ConfirmSpec, RangeTestSpec, SearchSpec
+
+if TYPE_CHECKING:
+    from clr.task import Task
+
+
+def range_test(
+    task: "Task | None" = None,
+    *,
+    epochs: float = 20,
+    seeds: int = 3,
+    seed: int = 0,
+    test: RangeTestSpec | None = None,
+    **own: Any,
+) -> RangeTest:
+    """Run the LR range test on a task, or on a model, optimizer and loader of the caller's own.
+
+    Args:
+        task: what to train. None: made of ``own``, which is left bit for bit as it was, also by an exception.
+        epochs: length of the training to find bounds for, > 0; the whole test costs no more than that.
+        seeds: most repetitions, >= 1.
+        seed: what their seeds are made from.
+        test: ends of the ramp and budget of the test itself; ``seeds`` of it count.
+        own: ``model``, ``optimizer``, ``loss``, ``train``, ``val`` and further fields of ``clr.Task``.
+
+    Returns:
+        ``RangeTest``: ``.curves``, ``.bounds``, ``.cost_steps``, ``.chart()``, ``.to_csv(path)``.
+
+    Raises:
+        InvalidArgument: neither or both of a task and a model were given.
+    """
+    from clr.borrowed import borrowed
+    from clr.training import execute
+
+    if (task is None) != ("model" in own):
+        raise InvalidArgument("task: give either a task, or model=, optimizer=, loss= and train= of your own")
+    with ExitStack() as stack:
+        task = task or stack.enter_context(borrowed(**own))
+        budget = Budget(epochs, task.iterations_per_epoch)
+        return execute(task, range_test_plan(budget, test or RangeTestSpec(seeds=seeds), seed))
+
+
+def search(
+    task: "Task", bounds: Bounds, *, epochs: float = 20, trials: int = 20, seed: int = 0, **ranges: Any
+) -> Found:
+    """Search the schedules around ``bounds`` that fill ``epochs``.
+
+    Args:
+        task: what to train.
+        bounds: conclusive bounds of its range test.
+        epochs: length of a trial, > 0.
+        trials: how many, >= 1.
+        seed: of the sampler; every trial trains on one and the same seed made from it.
+        ranges: ``ratio``, ``stepsize_multiplier``, ``policies``, as in ``clr.spec.SearchSpec``.
+    """
+    from clr.training import curve_of
+
+    _, direction, _ = task.score
+    spec = SearchSpec(trials=trials, **ranges)
+    budget = Budget(epochs, task.iterations_per_epoch)
+    study = create_study(None, None, direction, seed)
+    asking = Search(study, spec, bounds, budget)
+    (trial_seed,) = fresh_seeds(seed, "search", 1)
+    done: list[tuple[Proposal, float | None]] = []
+    for _ in range(spec.trials):
+        number, proposal = asking.ask()
+        value = curve_of(task, proposal.run(trial_seed)).value
+        asking.tell(number, value)
+        done.append((proposal, value))
+    return Found(best(((value, proposal) for proposal, value in done), direction), done, study)
+
+
+def recommend(
+    task: "Task", *, epochs: float = 20, trials: int = 20, seeds: int = 3, seed: int = 0, **ranges: Any
+) -> Recommendation:
+    """Range test, search and confirmation in this process, one run after the other.
+
+    Args:
+        task: what to train.
+        epochs: length of the training to be recommended for, > 0.
+        trials: of the search, >= 1.
+        seeds: of the range test, and of the confirmation, >= 1.
+        seed: everything random is made from it.
+        ranges: of the search: ``ratio``, ``stepsize_multiplier``, ``policies``.
+    """
+    from clr.training import execute
+
+    began = time.monotonic()
+    metric, direction, _ = task.score
+    budget = Budget(epochs, task.iterations_per_epoch)
+    tested = range_test(task, epochs=epochs, seeds=seeds, seed=seed)
+    first = budget.first_proposal(tested.bounds)
+
+    def result(source: Source, proposal: Proposal | None, steps: int, **more: Any) -> Recommendation:
+        cost = Cost.of(steps, time.monotonic() - began, budget.steps)
+        return Recommendation.of(source, tested.bounds, proposal, budget.iterations_per_epoch, cost=cost, **more)
+
+    if first is None:
+        return result("range_test", None, tested.cost_steps)
+    found = search(task, tested.bounds, epochs=epochs, trials=trials, seed=seed, **ranges)
+    finalists = list(dict.fromkeys([found.best or first, first]))
+    spec = ConfirmSpec(seeds=seeds)
+    confirmed = execute(task, confirm_plan(finalists, spec, budget, seed, direction))
+    steps = tested.cost_steps + sum(proposal.steps for proposal, _ in found.trials)
+    steps += confirm_steps(finalists, spec, budget)
+    evidence = Evidence(metric, direction, epochs, seeds, confirmed.runs, confirmed.verdict)
+    return result("confirm", confirmed.winner, steps, evidence=evidence, warnings=confirmed.warnings)

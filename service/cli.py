@@ -1,0 +1,204 @@
+"""The command line, ``clr``: starts the service, and drives one from a terminal or a script.
+
+Nothing but Typer is imported until a command runs, so that ``clr --help`` answers at once.
+"""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from clr.client import Client, Job
+    from service.settings import Settings
+
+app = typer.Typer(
+    help="Learning-rate bounds as a service: base_lr, max_lr and stepsize, with the evidence for them.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as printed by submit.")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: CLR_HOST or 127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0: a free one.  [default: CLR_PORT or 8000]")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, whatever standard output is.")]
+INTERRUPTED = 130
+
+
+@app.command()
+def serve(host: Host = None, port: Port = None) -> None:
+    """Run everything on this machine: API, a worker with its own Ray, and an SQLite database."""
+    from service.serving import serve
+
+    serve(_settings(host=host, port=port), say=_say)
+
+
+@app.command()
+def api(
+    host: Host = None,
+    port: Port = None,
+    fd: Annotated[int | None, typer.Option(hidden=True, help="Socket inherited from clr serve.")] = None,
+) -> None:
+    """Run the API alone; any number of them share one database."""
+    from service.serving import run_api
+
+    run_api(_settings(host=host, port=port), fd)
+
+
+@app.command()
+def worker() -> None:
+    """Run a worker alone: it claims jobs from the database and trains."""
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "worker"])
+
+
+@app.command()
+def migrate() -> None:
+    """Create the database's tables, or bring them up to date."""
+    from service.store.database import migrate
+
+    migrate(_settings().database_url)
+
+
+@app.command()
+def submit(
+    spec: Annotated[str, typer.Argument(metavar="FILE", help="Job spec, JSON or YAML; - reads standard input.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end and print what was found.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Submit a job and print its id."""
+    from service.spec_file import read
+
+    with _client() as client:
+        job = client.submit(read(spec))
+        if not wait:
+            typer.echo(job.id)
+            return
+        _say(f"job {job.id}")
+        _follow(job, json)
+
+
+@app.command()
+def watch(job_id: JobId, json: AsJson = False) -> None:
+    """Follow a job to its end, then print what was found."""
+    with _client() as client:
+        _follow(client.job(job_id), json)
+
+
+@app.command()
+def show(job_id: JobId, json: AsJson = False) -> None:
+    """Show a job: its state, progress, cost and spec."""
+    from service import screen
+
+    with _client() as client:
+        screen.document(client.job(job_id).document, json)
+
+
+@app.command()
+def recommend(job_id: JobId, format: Annotated[Literal["json", "python", "yaml"], typer.Option()] = "json") -> None:
+    """Print the recommendation; python is ready to paste."""
+    from service import screen
+
+    with _client() as client:
+        found = client.recommendation(job_id, format)
+    screen.data(found) if format == "json" else typer.echo(found.rstrip("\n"))
+
+
+@app.command()
+def cancel(job_id: JobId) -> None:
+    """Stop a job; what was found stays. Prints its state."""
+    with _client() as client:
+        typer.echo(client.job(job_id).cancel().state)
+
+
+@app.command()
+def tasks(json: AsJson = False) -> None:
+    """List what the workers can train."""
+    from service import screen
+
+    with _client() as client:
+        screen.tasks(client.tasks(), json)
+
+
+@app.command()
+def analyze(
+    curve: Annotated[str, typer.Argument(metavar="CURVE.csv", help="Columns lr,loss[,metric][,seed]; - is stdin.")],
+    direction: Annotated[
+        Literal["maximize", "minimize"], typer.Option(help="Whether a larger metric is better.")
+    ] = "maximize",
+    json: AsJson = False,
+) -> None:
+    """Read the bounds from the curve of a range test run anywhere. Needs no service."""
+    from clr.bounds import read_bounds
+    from service import curve_file, screen
+
+    with sys.stdin if curve == "-" else open(curve, encoding="utf-8", newline="") as lines:
+        curves = curve_file.parse(lines)
+    screen.document(read_bounds(**curve_file.arguments(curves), direction=direction).to_dict(), json)
+
+
+def main() -> None:
+    """Run the command line: any error is one line on stderr and an exit code above 0."""
+    try:
+        code = app(args=sys.argv[1:] or ["--help"], prog_name="clr", standalone_mode=False)
+    except typer.TyperException as error:
+        code = _fail(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except Exception as error:
+        code = _fail(_sentence(error))
+    sys.exit(code)
+
+
+def _fail(message: str, code: int = 1) -> int:
+    _say(f"error: {' '.join(message.split())}")
+    return code
+
+
+def _sentence(error: Exception) -> str:
+    """What the project's own errors and the system's say, plainly; the kind of any other before it."""
+    own = type(error).__module__.split(".")[0] in ("clr", "service") or isinstance(error, OSError)
+    cause = getattr(error, "orig", None) or error  # without the statement that SQLAlchemy adds
+    return str(cause) if own else f"{type(cause).__name__}: {cause}"
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _settings(**given: Any) -> "Settings":
+    from pydantic import ValidationError
+
+    from service.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(map(str, first["loc"])).upper()
+        raise typer.TyperException(f"CLR_{name}: {first['msg']}, but got {first['input']!r}") from error
+
+
+def _client() -> "Client":
+    from clr.client import Client
+
+    return Client(os.environ.get("CLR_URL") or "http://127.0.0.1:8000", os.environ.get("CLR_TOKEN") or None)
+
+
+def _follow(job: "Job", json: bool) -> None:
+    from service import screen
+
+    try:
+        with screen.Progress() as progress:
+            job.wait(on_progress=progress.show)
+    except KeyboardInterrupt:
+        _say(f"stopped watching; the job goes on: clr watch {job.id}")
+        raise
+    if job.state != "succeeded":
+        reason = job.document.get("error")
+        raise typer.TyperException(f"job {job.id} {job.state}" + (f": {reason}" if reason else ""))
+    screen.recommendation(job.recommendation(), json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The curves of a range test as CSV, one row a step: ``lr,loss[,metric][,seed]``."""
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clr.errors import InvalidArgument
+
+REQUIRED = ("lr", "loss")
+COLUMNS = (*REQUIRED, "metric", "seed")
+
+
+@dataclass
+class Curve:
+    """One seed's curve; NaN where a cell is empty."""
+
+    lr: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    metric: list[float] = field(default_factory=list)
+
+
+def parse(lines: Iterable[str]) -> list[Curve]:
+    """The curves, in the order of their seeds' first rows."""
+    rows = csv.DictReader(lines, skipinitialspace=True)
+    _check(rows.fieldnames or [])
+    curves: dict[str, Curve] = defaultdict(Curve)
+    for row in rows:
+        if None in row:
+            raise InvalidArgument(f"curve: line {rows.line_num} has more cells than the first; give each a column")
+        curve = curves[row.get("seed") or ""]
+        for column, values in (("lr", curve.lr), ("loss", curve.loss), ("metric", curve.metric)):
+            values.append(_number(column, row.get(column), rows.line_num))
+    if not curves:
+        raise InvalidArgument("curve: must have at least one row below its header, but has none")
+    return list(curves.values())
+
+
+def arguments(curves: Sequence[Curve]) -> dict[str, Any]:
+    """``curves`` as ``clr.read_bounds`` takes them: one curve, or of each name a list over the seeds."""
+    measured = any(math.isfinite(value) for curve in curves for value in curve.metric)
+    values = {name: [getattr(curve, name) for curve in curves] for name in ("lr", "loss", "metric")[: 2 + measured]}
+    return {name: each[0] if len(each) == 1 else each for name, each in values.items()}
+
+
+def _check(columns: Iterable[str]) -> None:
+    names = list(columns)
+    if not set(REQUIRED) <= set(names) <= set(COLUMNS):
+        raise InvalidArgument(
+            f"curve: its first line must be lr,loss[,metric][,seed], but is {','.join(names)!r}; rename the columns"
+        )
+
+
+def _number(column: str, cell: str | None, line: int) -> float:
+    try:
+        value = float(cell) if cell else math.nan
+    except ValueError:
+        raise InvalidArgument(f"{column}: must be a number, but line {line} has {cell!r}") from None
+    if column == "lr" and not 0 <= value < math.inf:
+        raise InvalidArgument(f"lr: must be a finite number of at least 0, but line {line} has {cell!r}")
+    return value

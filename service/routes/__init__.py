@@ -1,0 +1,1 @@
+"""The routes, one module for each kind of thing. Thin: they open the transaction and choose the representation."""

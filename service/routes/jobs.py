@@ -1,0 +1,139 @@
+"""Jobs: submit, list, look at, cancel, delete."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi.responses import JSONResponse
+
+from clr import cost
+from clr.spec import JobSpec
+from service import submission
+from service.cursors import LIMIT, JobCursor, Limit, split
+from service.problems import responses
+from service.routes.parameters import NO_NUL, DatabaseOfApp, JobId, SettingsOfApp
+from service.schemas import DryRun, JobView, Page, PredictedCost, State
+from service.store import jobs, studies
+from service.store.errors import Conflict
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+EXAMPLES: dict[str, Any] = {
+    "short": {"summary": "All defaults", "value": {"task": "digits"}},
+    "full": {
+        "summary": "A search and a confirmation",
+        "value": {
+            "name": "digits demo",
+            "task": "digits",
+            "args": {"hidden": 64},
+            "optimizer": {"name": "SGD", "args": {"momentum": 0.9}},
+            "batch_size": 64,
+            "epochs": 20,
+            "range_test": {"seeds": 3},
+            "search": {"trials": 20, "ratio": [1.5, 20], "policies": ["triangular"]},
+            "confirm": {"seeds": 3, "baselines": ["fixed", "one_cycle", "cosine"]},
+            "resources": {"gpus": 0, "cpus": 1},
+        },
+    },
+    "range test": {"summary": "A range test alone", "value": {"task": "digits", "search": None}},
+}
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        pattern=r"^[\x20-\x7e]{1,200}$",
+        description="1 to 200 printable ASCII characters; the same key with the same body is the same job",
+        examples=["3f2b8c1e"],
+    ),
+]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=JobView,
+    summary="Submit a job",
+    response_description="the job, queued",
+    responses={
+        200: {"model": DryRun, "description": "with dry_run: what would be stored, and its cost"},
+        201: {"headers": {"Location": {"description": "the job's path", "schema": {"type": "string"}}}},
+        **responses(400, 409, 413, 415, 422, 503),
+    },
+)
+def submit(
+    database: DatabaseOfApp,
+    response: Response,
+    spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
+    idempotency_key: IdempotencyKey = None,
+    dry_run: Annotated[bool, Query(description="check and cost the spec, store nothing")] = False,
+) -> Any:
+    """Accept a job spec. Only `task` is required; unknown fields are errors."""
+    document = spec.model_dump(mode="json")
+    with database.read() as session:
+        schema = submission.check(session, spec)
+    if dry_run:
+        predicted = PredictedCost.model_validate(asdict(cost.predict(spec, schema)))
+        return JSONResponse(DryRun(spec=document, cost=predicted).model_dump(mode="json"))
+    with database.begin() as session:
+        job, _ = jobs.submit(
+            session,
+            spec=document,
+            name=spec.name,
+            task=spec.task,
+            optimizer=spec.optimizer.name,
+            mode=spec.mode,
+            priority=spec.priority,
+            idempotency_key=idempotency_key,
+            idempotency_digest=idempotency_key and submission.digest(spec),
+        )
+        view = JobView.of(job)
+    response.headers["Location"] = view.links.self
+    return view
+
+
+@router.get("", summary="List jobs", responses=responses(422, 503))
+def page(
+    database: DatabaseOfApp,
+    state: Annotated[State | None, Query(description="only jobs in this state")] = None,
+    task: Annotated[str | None, Query(pattern=NO_NUL, description="only jobs of this task")] = None,
+    name: Annotated[str | None, Query(pattern=NO_NUL, description="only jobs of this name")] = None,
+    limit: Limit = LIMIT,
+    cursor: JobCursor = None,
+) -> Page[JobView]:
+    """Jobs, newest first."""
+    with database.read() as session:
+        rows = jobs.page(session, state=state, task=task, name=name, limit=limit + 1, before=cursor)
+        some, next_cursor = split(rows, limit, lambda job: job.id)
+        return Page(items=[JobView.of(job) for job in some], next_cursor=next_cursor)
+
+
+@router.get("/{job_id}", summary="One job", responses=responses(404, 422, 503))
+def show(database: DatabaseOfApp, job_id: JobId) -> JobView:
+    """The job: its state, stage, progress, cost so far, error and times."""
+    with database.read() as session:
+        return JobView.of(jobs.get(session, job_id))
+
+
+@router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=responses(404, 409, 413, 422, 503))
+def cancel(database: DatabaseOfApp, job_id: JobId) -> JobView:
+    """Work stops within seconds; what was found stays. A job that is finished already is a 409."""
+    with database.begin() as session:
+        return JobView.of(jobs.request_cancel(session, job_id))
+
+
+@router.delete(
+    "/{job_id}",
+    status_code=204,
+    summary="Delete a finished job",
+    responses=responses(404, 409, 413, 422, 503),
+)
+def delete(database: DatabaseOfApp, settings: SettingsOfApp, job_id: JobId) -> None:
+    """Delete a job with all that belongs to it, its study too. One that is not finished is a 409."""
+    with database.read() as session:
+        state = jobs.get(session, job_id).state
+    if state not in jobs.FINISHED:
+        raise Conflict(f"only a finished job can be deleted, but {job_id} is {state}: cancel it first")
+    # The study first: interrupted in between, the job is still there to be deleted again.
+    studies.delete(settings.database_url, job_id)
+    with database.begin() as session:
+        jobs.delete(session, job_id)

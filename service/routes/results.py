@@ -1,0 +1,157 @@
+"""What a job found: its range test, its trials, its recommendation."""
+
+import csv
+import io
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from service.cursors import LIMIT, Limit, NumberCursor, split
+from service.problems import responses
+from service.routes.parameters import DatabaseOfApp, JobId
+from service.schemas import Page, RangeTestView, RecommendationView, SeedCurve, TrialView
+from service.store import jobs, recommendations, runs
+from service.store.database import Database
+from service.store.models import Job
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
+
+CSV_EXAMPLE = "lr,loss,metric,seed\n0.001,2.31,,0\n0.002,2.29,0.14,0\n"
+
+
+@router.get(
+    "/range-test",
+    summary="The range test",
+    response_model=RangeTestView,
+    responses=responses(
+        404, 422, 503, ok={"content": {"text/csv": {"schema": {"type": "string"}, "example": CSV_EXAMPLE}}}
+    ),
+)
+def range_test(
+    database: DatabaseOfApp,
+    job_id: JobId,
+    accept: Annotated[str, Header(description="text/csv gives the points")] = "application/json",
+) -> Any:
+    """Each seed's curve, the smoothed curve, and the bounds with their intervals, as far as there are any."""
+    view = _range_test(database, job_id)
+    if "text/csv" in accept:
+        return Response(_csv(view), media_type="text/csv", headers={"Vary": "Accept"})
+    return JSONResponse(view.model_dump(mode="json"), headers={"Vary": "Accept"})
+
+
+@router.get(
+    "/range-test.svg",
+    summary="The range test as SVG",
+    response_class=Response,
+    responses=responses(404, 409, 422, 503, ok={"content": {"image/svg+xml": {}}}),
+)
+def range_test_svg(database: DatabaseOfApp, job_id: JobId) -> Response:
+    """The picture, bounds marked. 409 while there are no points yet."""
+    from clr.charts import range_test_svg
+
+    return Response(_picture(range_test_svg, database, job_id), media_type="image/svg+xml")
+
+
+@router.get(
+    "/range-test.png",
+    summary="The range test as PNG",
+    response_class=Response,
+    responses=responses(404, 409, 422, 503, ok={"content": {"image/png": {}}}),
+)
+def range_test_png(database: DatabaseOfApp, job_id: JobId) -> Response:
+    """The picture, bounds marked. 409 while there are no points yet."""
+    from clr.charts import range_test_png
+
+    return Response(_picture(range_test_png, database, job_id), media_type="image/png")
+
+
+@router.get("/trials", summary="The trials of the search", responses=responses(404, 422, 503))
+def trials(
+    database: DatabaseOfApp, job_id: JobId, limit: Limit = LIMIT, cursor: NumberCursor = None
+) -> Page[TrialView]:
+    """Trials by number, each with its values at the ends of its cycles."""
+    after = None if cursor is None else int(cursor)
+    with database.read() as session:
+        jobs.get(session, job_id)
+        rows = runs.page(session, job_id, "search", limit=limit + 1, after=after)
+        some, next_cursor = split(rows, limit, lambda row: row.number)
+        points = runs.points(session, job_id, "search", [row.number for row in some])
+        items = [TrialView.of(row, points.get(row.number, [])) for row in some]
+    return Page(items=items, next_cursor=next_cursor)
+
+
+@router.get(
+    "/recommendation",
+    summary="The recommendation",
+    response_model=RecommendationView,
+    responses={
+        200: {
+            "content": {
+                "text/plain": {"schema": {"type": "string"}},
+                "application/yaml": {"schema": {"$ref": "#/components/schemas/RecommendationView"}},
+            }
+        },
+        **responses(404, 409, 422, 503),
+    },
+)
+def recommendation(
+    database: DatabaseOfApp,
+    job_id: JobId,
+    format: Annotated[
+        Literal["json", "python", "yaml"], Query(description="python: lines to paste into a script")
+    ] = "json",
+) -> Response:
+    """What to train with, and why; better as the job goes on. 409 with the reason while there is none."""
+    with database.read() as session:
+        job = jobs.get(session, job_id)
+        row = recommendations.get(session, job_id)
+        if row is None:
+            raise HTTPException(409, _why_none(job))
+        document = row.document
+    if format == "json":
+        return JSONResponse(document)
+    from clr.recommendation import Recommendation
+
+    found = Recommendation.from_dict(document)
+    if format == "python":
+        return Response(found.to_python(), media_type="text/plain")
+    return Response(found.to_yaml(), media_type="application/yaml")
+
+
+def _range_test(database: Database, job_id: str) -> RangeTestView:
+    with database.read() as session:
+        job = jobs.get(session, job_id)
+        rows = runs.of_stage(session, job_id, "range_test")
+        points = runs.points(session, job_id, "range_test", [row.number for row in rows])
+        return RangeTestView.of(job, [SeedCurve.of(row, points.get(row.number, [])) for row in rows])
+
+
+def _csv(view: RangeTestView) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["lr", "loss", "metric", "seed"])
+    for curve in filter(lambda curve: curve.is_ramp, view.curves):
+        writer.writerows([point.lr, point.loss, point.metric, curve.seed] for point in curve.points)
+    return text.getvalue()
+
+
+def _picture(draw: Callable[[dict[str, Any]], str | bytes], database: Database, job_id: str) -> str | bytes:
+    view = _range_test(database, job_id)
+    if not any(curve.points for curve in view.curves):
+        raise HTTPException(409, "the range test has no points yet, so there is nothing to draw: try again later")
+    return draw(view.model_dump(mode="json"))
+
+
+def _why_none(job: Job) -> str:
+    match job.state:
+        case "queued":
+            return "no recommendation yet: the job is queued; the first comes when its range test ends"
+        case "running":
+            return "no recommendation yet: the range test is running; the first comes when it ends"
+        case "failed":
+            return f"there will be no recommendation: the job failed before its range test ended: {job.error}"
+        case state:
+            return f"there will be no recommendation: the job was {state} before its range test ended"

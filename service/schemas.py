@@ -1,0 +1,264 @@
+"""What the service answers with."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.store.models import Job, RecommendationRow, RunRow, TaskRow
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Stage = Literal["range_test", "search", "confirm"]
+RunState = Literal["running", "complete", "pruned", "failed"]
+Document = dict[str, Any]
+T = TypeVar("T")
+
+JOB_ID = "0199c3f2a5b07c3e8d1f5a6b7c8d9e0f"
+
+
+class Page(BaseModel, Generic[T]):
+    items: list[T]
+    next_cursor: str | None = Field(description="give it as ?cursor= for the next page; null on the last one")
+
+
+class JobCost(BaseModel):
+    steps: int = Field(description="optimizer steps taken so far", examples=[1200])
+    predicted_steps: int | None = Field(description="of the whole job, where known", examples=[48000])
+    seconds: float = Field(description="since the job was started, up to its end", examples=[12.5])
+
+
+class Links(BaseModel):
+    self: str
+    events: str
+    range_test: str
+    trials: str
+    recommendation: str
+
+    @classmethod
+    def of(cls, job_id: str) -> Self:
+        base = f"/v1/jobs/{job_id}"
+        return cls(
+            self=base,
+            events=f"{base}/events",
+            range_test=f"{base}/range-test",
+            trials=f"{base}/trials",
+            recommendation=f"{base}/recommendation",
+        )
+
+
+class JobView(BaseModel):
+    id: str = Field(examples=[JOB_ID])
+    mode: str = Field(description="managed: trained by the service's own workers", examples=["managed"])
+    name: str = Field(examples=["digits demo"])
+    task: str = Field(examples=["digits"])
+    state: State
+    stage: Stage | None = Field(description="while running: what it is at")
+    progress: float = Field(ge=0, le=1, description="share of the predicted work that is done", examples=[0.4])
+    priority: int
+    spec: Document = Field(description="the spec, every default filled in", examples=[{"task": "digits"}])
+    cost: JobCost
+    error: str | None = Field(description="why it failed")
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    links: Links
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        end = job.finished_at or datetime.now(UTC)
+        seconds = 0.0 if job.started_at is None else max(0.0, (end - job.started_at).total_seconds())
+        return cls.model_validate(
+            {name: getattr(job, name) for name in cls.model_fields.keys() - {"cost", "links"}}
+            | {
+                "cost": JobCost(steps=job.steps, predicted_steps=job.predicted_steps, seconds=seconds),
+                "links": Links.of(job.id),
+            }
+        )
+
+
+class StageCost(BaseModel):
+    range_test: float
+    search: float
+    confirm: float
+
+
+class PredictedCost(BaseModel):
+    """What a job will cost at most. ``steps`` alone heeds limits.max_steps."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    steps: int | None = Field(description="optimizer steps; null where the task does not tell its size")
+    iterations_per_epoch: int | None
+    epochs: float = Field(description="passes over the training data, all runs together")
+    relative_to_one_training: float
+    stages: StageCost = Field(description="trainings of each stage")
+
+
+class DryRun(BaseModel):
+    """What would be stored, and what it would cost."""
+
+    spec: Document
+    cost: PredictedCost
+
+
+class CurvePoint(BaseModel):
+    lr: float
+    loss: float | None = Field(description="training loss at that step; null where it was not finite")
+    metric: float | None = Field(description="of the validation data, where it was taken after that step")
+
+
+class SeedCurve(BaseModel):
+    """One run of the range test. The ramps are those whose policy ends in _ramp."""
+
+    number: int
+    seed: int | None
+    params: Document
+    state: RunState
+    diverged: bool
+    error: str | None
+    points: list[CurvePoint]
+
+    @property
+    def is_ramp(self) -> bool:
+        return str(self.params.get("policy", "")).endswith("_ramp")
+
+    @classmethod
+    def of(cls, run: RunRow, rows: list[Document]) -> Self:
+        return cls.model_validate(
+            {
+                "number": run.number,
+                "seed": run.run.get("seed"),
+                "params": run.params,
+                "state": run.state,
+                "diverged": any(row.get("diverged", False) for row in rows),
+                "error": run.error,
+                "points": [point for row in rows for point in _steps(row)],
+            }
+        )
+
+
+def _steps(row: Document) -> list[Document]:
+    """The steps since the last point; its metric was taken after the last of them."""
+    points = [{"lr": lr, "loss": loss, "metric": None} for lr, loss in zip(row["lr"], row["loss"], strict=True)]
+    if points:
+        points[-1]["metric"] = row["metric"]
+    return points
+
+
+class RangeTestView(BaseModel):
+    """The range test so far: its curves and, once it is read, what they say."""
+
+    model_config = ConfigDict(extra="allow")
+
+    job_id: str
+    metric: str | None
+    direction: str | None
+    iterations_per_epoch: int | None
+    curves: list[SeedCurve] = Field(description="one for each run, seed after seed")
+    smoothed: Any = Field(None, description="the smoothed curve that was read; null until then")
+    bounds: Any = Field(None, description="base_lr, max_lr and their intervals; null until the curves are read")
+
+    @classmethod
+    def of(cls, job: Job, curves: list[SeedCurve]) -> Self:
+        own = {name: getattr(job, name) for name in ("metric", "direction", "iterations_per_epoch")}
+        return cls.model_validate((job.range_test or {}) | own | {"job_id": job.id, "curves": curves})
+
+
+class TrialPoint(BaseModel):
+    step: int
+    value: float | None
+
+
+class TrialView(BaseModel):
+    """One trial of the search."""
+
+    number: int
+    params: Document = Field(examples=[{"policy": "triangular", "ratio": 6.0, "stepsize_multiplier": 5.0}])
+    state: RunState
+    value: float | None
+    points: list[TrialPoint] = Field(description="the metric at the ends of its cycles")
+    steps: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: str | None
+
+    @classmethod
+    def of(cls, run: RunRow, rows: list[Document]) -> Self:
+        own = {name: getattr(run, name) for name in cls.model_fields.keys() - {"points"}}
+        points = [{"step": row["step"], "value": row["metric"]} for row in rows]
+        return cls.model_validate(own | {"points": points})
+
+
+class Torch(BaseModel):
+    """Arguments of torch.optim.lr_scheduler.CyclicLR."""
+
+    base_lr: float
+    max_lr: float
+    step_size_up: int
+    step_size_down: int
+    mode: str
+    gamma: float | None = None
+    cycle_momentum: bool
+
+
+class Interval(BaseModel):
+    base_lr: Annotated[list[float], Field(min_length=2, max_length=2)]
+    max_lr: Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class RecommendationView(BaseModel):
+    """What to train with, how sure that is, and why. Without bounds when inconclusive."""
+
+    model_config = ConfigDict(extra="allow")
+
+    job_id: str | None = Field(examples=[JOB_ID])
+    source: Stage
+    policy: str = Field(examples=["triangular"])
+    base_lr: float | None = Field(examples=[0.001])
+    max_lr: float | None = Field(examples=[0.006])
+    ratio: float | None = Field(examples=[6.0])
+    stepsize: int | None = Field(description="half a cycle, in optimizer steps", examples=[2000])
+    stepsize_multiplier: float | None = Field(description="stepsize in epochs", examples=[4.0])
+    iterations_per_epoch: int | None = Field(examples=[500])
+    gamma: float | None = Field(None, description="decay per step of the exp_range policies")
+    interval: Interval | None
+    confidence: Literal["high", "medium", "low", "inconclusive"]
+    reasons: list[str]
+    warnings: list[str]
+    evidence: Document | None = Field(description="the runs that were compared, and the verdict")
+    cost: Document | None = Field(description="steps, seconds, relative_to_one_training")
+    torch: Torch | None = Field(description="null where torch lacks the policy")
+
+
+class Found(RecommendationView):
+    """A recommendation, and what it was found for."""
+
+    task: str
+    optimizer: str
+    updated_at: datetime
+
+    @classmethod
+    def document(cls, row: RecommendationRow) -> Document:
+        """As it was stored: not checked again, so that one old document cannot spoil a list."""
+        updated_at = row.updated_at.isoformat().replace("+00:00", "Z")
+        return row.document | {"task": row.task, "optimizer": row.optimizer, "updated_at": updated_at}
+
+
+class TaskView(BaseModel):
+    name: str = Field(examples=["digits"])
+    doc: str = Field(description="what it trains")
+    schema_: Document = Field(alias="schema", description="JSON schema of its arguments")
+
+    @classmethod
+    def of(cls, row: TaskRow) -> Self:
+        return cls(name=row.name, doc=row.doc, schema=row.schema)
+
+
+class Alive(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    status: Literal["ready"] = "ready"
+    workers: int = Field(description="workers seen lately", examples=[1])

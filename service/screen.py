@@ -1,0 +1,130 @@
+"""What commands print: tables for people, JSON for programs, progress on standard error."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import typer
+from rich import box, progress
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clr.client import Job
+
+
+def data(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def document(values: Mapping[str, Any], as_json: bool) -> None:
+    """Names and values, those that are null left out."""
+    if _for_machines(as_json):
+        data(values)
+        return
+    table = _table("", "", header=False)
+    for name, value in values.items():
+        if value is not None:
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            table.add_row(name, Text(shown))
+    Console().print(table)
+
+
+def tasks(values: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    if _for_machines(as_json):
+        data(values)
+        return
+    table = _table("task", "arguments", "what it trains")
+    for task in values:
+        arguments = task["schema"].get("properties", {})
+        shown = ", ".join(f"{name}={json.dumps(about.get('default'))}" for name, about in arguments.items())
+        table.add_row(task["name"], Text(shown), Text(task["doc"].split("\n")[0]))
+    Console().print(table)
+
+
+def recommendation(found: Mapping[str, Any], as_json: bool) -> None:
+    """The summary of what was found: bounds and stepsize, how sure, and the runs behind it."""
+    if as_json:
+        data(found)
+        return
+    console = Console(soft_wrap=True)
+    console.print(_bounds(found))
+    if found.get("evidence"):
+        console.print(_runs(found["evidence"]))
+        console.print(Text(found["evidence"]["verdict"]))
+    for kind in ("reasons", "warnings"):
+        for line in found.get(kind) or []:
+            console.print(Text(f"{kind.removesuffix('s')}: {line}"))
+    console.print(Text(f"paste it: clr recommend {found['job_id']} --format python"))
+
+
+def _bounds(found: Mapping[str, Any]) -> Table:
+    table = _table("", "", "", header=False)
+    interval = found.get("interval") or {}
+    for name in ("base_lr", "max_lr"):
+        if found[name] is not None:
+            low_high = " to ".join(f"{value:.3g}" for value in interval.get(name, ()))
+            table.add_row(name, f"{found[name]:.4g}", Text(low_high))
+    if found["stepsize"] is not None:
+        table.add_row("stepsize", f"{found['stepsize']} steps", f"{found['stepsize_multiplier']:.3g} epochs")
+        table.add_row("policy", found["policy"], "")
+    table.add_row("confidence", found["confidence"], f"from the {found['source'].replace('_', ' ')}")
+    return table
+
+
+def _runs(evidence: Mapping[str, Any]) -> Table:
+    table = _table("run", "lr", f"{evidence['metric']} after {evidence['epochs']:g} epochs")
+    for run in evidence["runs"]:
+        rate = f"{run['lr']:.4g}" if run.get("lr") is not None else ""
+        table.add_row(run["name"], rate, f"{_number(run['mean'])} +- {_number(run['std'])}")
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.4g}"
+
+
+def _table(*columns: str, header: bool = True) -> Table:
+    return Table(*columns, box=box.SIMPLE_HEAD if header else None, show_header=header, pad_edge=False)
+
+
+def _for_machines(as_json: bool) -> bool:
+    return as_json or not sys.stdout.isatty()
+
+
+class Progress:
+    """A job's progress on standard error: a bar on a terminal, a line for each tenth of the way elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description:<10}"),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TextColumn("{task.fields[steps]} steps"),
+            progress.TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("queued", total=1.0, steps=0)
+        self._told = ""
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, job: Job) -> None:
+        stage = job.document["stage"] if job.state == "running" else None
+        share, steps = job.document["progress"], job.document["cost"]["steps"]
+        self._bar.update(self._task, description=stage or job.state, completed=share, steps=steps)
+        if not self._console.is_terminal:
+            self._tell(f"{stage or job.state} {10 * int(10 * share)} %", steps)
+
+    def _tell(self, place: str, steps: int) -> None:
+        if place != self._told:
+            typer.echo(f"{place}, {steps} steps", err=True)
+            self._told = place

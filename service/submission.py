@@ -1,0 +1,85 @@
+"""What a spec must obey beyond its own shape: what workers published, and what a database can hold."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from sqlalchemy.orm import Session
+
+from clr.spec import JobSpec
+from service.problems import InvalidField, InvalidInput
+from service.store import workers
+
+
+def check(session: Session, spec: JobSpec) -> Mapping[str, Any] | None:
+    """Refuse a spec that breaks a rule; the JSON schema of its task's arguments, where one is published."""
+    errors = list(_unstorable(spec.name, "name")) + list(_unstorable(spec.args, "args"))
+    if errors:
+        raise InvalidInput(*errors)
+    if ":" in spec.task:
+        return None  # found by the worker that runs it
+    task = workers.task(session, spec.task)
+    if task is None:
+        raise InvalidInput(_unknown_task(session, spec.task))
+    errors = list(_argument_errors(spec, task.schema))
+    if errors:
+        raise InvalidInput(*errors)
+    return task.schema
+
+
+def digest(spec: JobSpec) -> str:
+    """Tells one body from another: the fields that were given, in any order."""
+    given = json.dumps(spec.model_dump(mode="json", exclude_unset=True), sort_keys=True)
+    return hashlib.sha256(given.encode()).hexdigest()
+
+
+def _unstorable(value: Any, field: str) -> Iterator[InvalidField]:
+    """What no database holds: NUL, halves of surrogate pairs, numbers that are not finite."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _unstorable(key, field)
+            yield from _unstorable(item, f"{field}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unstorable(item, f"{field}.{index}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield InvalidField.of(field, "must be a finite number", value)
+    elif isinstance(value, str) and ("\0" in value or any("\ud800" <= char <= "\udfff" for char in value)):
+        yield InvalidField.of(field, "must hold neither NUL characters nor lone surrogates", value)
+
+
+def _unknown_task(session: Session, name: str) -> InvalidField:
+    names = sorted(task.name for task in workers.tasks(session))
+    known = ", ".join(names) if names else "none yet, since no worker has been started (clr worker)"
+    return InvalidField.of("task", f"must be a published task ({known}) or module:function", name)
+
+
+def _argument_errors(spec: JobSpec, schema: Mapping[str, Any]) -> Iterator[InvalidField]:
+    for error in Draft202012Validator(schema).iter_errors(spec.args):
+        path = ["args", *map(str, error.absolute_path)]
+        if error.validator == "additionalProperties" and isinstance(error.schema, Mapping):
+            yield from _unexpected(spec, error, path)
+        elif error.validator == "required":
+            yield from _missing(error, path)
+        else:
+            rule = f"must satisfy {error.validator} {json.dumps(error.validator_value)}"
+            yield InvalidField.of(".".join(path), rule, error.instance)
+
+
+def _unexpected(spec: JobSpec, error: ValidationError, path: list[str]) -> Iterator[InvalidField]:
+    known = error.schema.get("properties", {})
+    takes = ", ".join(known) or "none"
+    for name in error.instance.keys() - known.keys():
+        rule = f"is not an argument of task {spec.task!r}, which takes: {takes}"
+        yield InvalidField.of(".".join([*path, name]), rule, error.instance[name])
+
+
+def _missing(error: ValidationError, path: list[str]) -> Iterator[InvalidField]:
+    """One error for each missing property; jsonschema tells which only in prose."""
+    for name in error.validator_value:
+        if error.message.startswith(f"{name!r} "):
+            yield InvalidField.of(".".join([*path, name]), "is required", None)

@@ -1,0 +1,241 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+import clr
+from clr.bounds import Bounds
+from clr.errors import InvalidArgument
+from clr.policies import CYCLIC
+from clr.proposal import Budget, Proposal
+from clr.run import fresh_seeds
+from clr.search import Search, best, create_study
+from clr.spec import SearchSpec
+from clr.tasks import load_task
+
+BOUNDS = Bounds(0.01, 0.1, {"base_lr": (0.007, 0.013), "max_lr": (0.07, 0.13)}, "high")
+BUDGET = Budget(20, 100)
+
+
+def make(spec: SearchSpec | None = None, budget: Budget = BUDGET, study: optuna.Study | None = None) -> Search:
+    return Search(study or create_study(None, None, "maximize", 0), spec or SearchSpec(), BOUNDS, budget)
+
+
+def score(proposal: Proposal) -> float:
+    """A made-up accuracy, best at max_lr 0.1, ratio 4 and two cycles."""
+    return 1 - abs(proposal.max_lr - 0.1) - abs(proposal.ratio - 4) / 100 - abs(proposal.cycles - 2) / 100
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[optuna.storages.RDBStorage]:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/studies.db")
+    yield storage
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def test_the_range_tests_own_schedule_is_tried_first_and_then_the_papers() -> None:
+    search = make()
+    asked = [search.ask()[1] for _ in range(5)]
+    assert asked[0] == BUDGET.first_proposal(BOUNDS)
+    assert [p.ratio for p in asked] == pytest.approx([10, 4, 3, 6, 1.5], rel=1e-3)
+    assert [p.stepsize_multiplier for p in asked] == [10, 10, 2, 3.33, 5], "the nearest to 10, 8, 2, 4 and 6 there are"
+    assert {p.max_lr for p in asked} == {0.1}
+
+
+def test_the_own_schedule_of_a_long_budget_keeps_the_stepsize_of_the_range_tests_recommendation() -> None:
+    budget = Budget(50, 100)
+    assert make(budget=budget).ask()[1] == budget.first_proposal(BOUNDS)
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        {"ratio": (2.0, 2.5)},
+        {"ratio": (15.0, 15.0)},
+        {"stepsize_multiplier": (2.0, 2.5)},
+        {"stepsize_multiplier": (10.0, 10.0)},
+        {"ratio": (3.5, 4.5), "stepsize_multiplier": (1.0, 1.25), "policies": ["welch"]},
+        {"stepsize_multiplier": (1e-7, 1e-3)},
+    ],
+)
+def test_every_trial_lies_in_the_ranges_however_narrow(ranges: dict[str, Any]) -> None:
+    spec = SearchSpec(**ranges)
+    search = make(spec)
+    for _ in range(14):
+        number, proposal = search.ask()
+        search.tell(number, score(proposal))
+        assert spec.ratio[0] * 0.999 <= proposal.ratio <= spec.ratio[1] * 1.001
+        assert 0.05 * 0.999 <= proposal.max_lr <= 0.2 * 1.001
+        assert proposal.policy in spec.policies
+        if spec.stepsize_multiplier and spec.stepsize_multiplier[0] > 1e-3:
+            low, high = spec.stepsize_multiplier
+            assert low * 0.95 <= proposal.stepsize_multiplier <= high
+        assert BUDGET.steps - 2 * proposal.cycles < proposal.steps <= BUDGET.steps
+
+
+def test_narrow_ranges_do_not_run_the_same_first_trial_twice() -> None:
+    search = make(SearchSpec(ratio=(4, 4), stepsize_multiplier=(10, 10)))
+    asked = [search.ask()[1] for _ in range(4)]
+    assert asked[0].max_lr == 0.1
+    assert len({proposal.max_lr for proposal in asked}) == 4
+
+
+def test_the_interval_of_max_lr_is_searched_where_it_is_wider_than_a_factor_of_two() -> None:
+    wide = replace(BOUNDS, interval={"base_lr": (0.001, 0.1), "max_lr": (0.01, 0.5)})
+    assert Search(create_study(None, None, "maximize", 0), SearchSpec(), wide, BUDGET).max_lr == (0.01, 0.5)
+    assert make().max_lr == (0.05, 0.2)
+
+
+def test_trials_asked_for_at_once_differ() -> None:
+    search = make()
+    asked = [search.ask() for _ in range(16)]
+    assert [number for number, _ in asked] == list(range(16))
+    assert len({proposal for _, proposal in asked}) == 16
+    for number, proposal in reversed(asked):
+        search.tell(number, score(proposal))
+    more = [search.ask()[1] for _ in range(16)]
+    assert len({*more, *(proposal for _, proposal in asked)}) == 32
+
+
+def test_told_values_draw_the_search_to_where_they_are_best() -> None:
+    search = make()
+    found = []
+    for _ in range(40):
+        number, proposal = search.ask()
+        search.tell(number, score(proposal))
+        found.append((score(proposal), proposal))
+    first, last = found[5:15], found[30:]
+    assert sum(value for value, _ in last) > sum(value for value, _ in first)
+    winner = best(found, "maximize")
+    assert winner is not None
+    assert search.study.best_value == score(winner)
+
+
+def test_a_study_taken_up_again_goes_on_where_it_stopped(storage: optuna.storages.RDBStorage) -> None:
+    search = make(study=create_study(storage, "job", "maximize", 0))
+    before = [search.ask() for _ in range(8)]
+    for number, proposal in before[:6]:
+        search.tell(number, score(proposal))
+
+    again = make(study=create_study(storage, "job", "maximize", 0))
+    assert again.study.get_trials()[3].params == search.study.get_trials()[3].params
+    for number, proposal in before:
+        again.tell(number, score(proposal))
+    after = [again.ask() for _ in range(8)]
+    assert [number for number, _ in after] == list(range(8, 16))
+    assert len({proposal for _, proposal in before + after}) == 16, "no draw is repeated"
+    assert storage.get_all_studies()[0].study_name == "job"
+    assert len(storage.get_all_studies()) == 1
+
+
+def test_first_trials_that_were_not_enqueued_before_an_accident_are_enqueued_after_it(
+    storage: optuna.storages.RDBStorage,
+) -> None:
+    search = make()
+    expected = [search.ask()[1] for _ in range(5)]
+    study = create_study(storage, "job", "maximize", 0)
+    study.enqueue_trial({"max_lr": 0.1, "ratio": 10.0, "cycles": 1})  # and then the worker died
+    resumed = make(study=create_study(storage, "job", "maximize", 0))
+    assert [resumed.ask()[1] for _ in range(5)] == expected
+
+
+def test_trials_lost_in_an_accident_are_failed_and_their_schedules_asked_again(
+    storage: optuna.storages.RDBStorage,
+) -> None:
+    search = make(study=create_study(storage, "job", "maximize", 0))
+    asked = [search.ask() for _ in range(7)]
+    search.tell(0, 0.5)
+    resumed = make(study=create_study(storage, "job", "maximize", 0))
+    resumed.forget_all_but({2, 3, 4, 5})
+    states = [trial.state for trial in resumed.study.get_trials()]
+    running = [TrialState.RUNNING] * 4
+    assert states[:7] == [TrialState.COMPLETE, TrialState.FAIL, *running, TrialState.FAIL]
+    assert [resumed.ask()[1] for _ in range(2)] == [asked[1][1], asked[6][1]]
+    resumed.tell(3, 0.9)
+    assert resumed.study.best_trial.number == 3
+
+
+def test_a_trial_that_diverged_is_pruned_and_never_best() -> None:
+    search = make()
+    for value in (None, 0.3, None):
+        number, _ = search.ask()
+        search.tell(number, value)
+    assert [trial.state.name for trial in search.study.trials[:3]] == ["PRUNED", "COMPLETE", "PRUNED"]
+    assert search.study.best_trial.number == 1
+
+
+def test_a_trial_told_again_keeps_what_it_was_told_first() -> None:
+    search = make()
+    number, _ = search.ask()
+    search.tell(number, 0.3)
+    search.tell(number, 0.9)
+    search.tell(number, None)
+    assert search.study.trials[number].value == 0.3
+
+
+def test_a_metric_that_is_minimised_is_best_where_it_is_lowest() -> None:
+    search = make(study=create_study(None, None, "minimize", 0))
+    told = []
+    for value in (0.5, 0.2, None, 0.9):
+        number, proposal = search.ask()
+        search.tell(number, value)
+        told.append((value, proposal))
+    assert search.study.best_value == 0.2
+    assert best(told, "minimize") == told[1][1]
+    assert best(told, "maximize") == told[3][1]
+
+
+def test_there_is_no_best_where_every_trial_diverged() -> None:
+    assert best([(None, make().ask()[1])], "maximize") is None
+    assert best([], "minimize") is None
+
+
+def test_several_policies_are_all_tried() -> None:
+    search = make(SearchSpec.model_validate({"policies": list(CYCLIC)}))
+    asked = [search.ask()[1] for _ in range(40)]
+    assert {proposal.policy for proposal in asked} == set(CYCLIC)
+    assert all((proposal.gamma is not None) == proposal.policy.startswith("exp_range") for proposal in asked)
+
+
+def test_the_study_shows_the_whole_schedule_of_a_trial() -> None:
+    search = make(SearchSpec(policies=["exp_range"]))
+    number, proposal = search.ask()
+    trial = search.study.trials[number]
+    assert trial.params.keys() == {"max_lr", "ratio", "cycles", "policy"}
+    assert trial.user_attrs == {
+        "base_lr": proposal.base_lr,
+        "stepsize": proposal.stepsize,
+        "stepsize_multiplier": proposal.stepsize_multiplier,
+        "gamma": proposal.gamma,
+    }
+
+
+def test_bounds_that_are_inconclusive_cannot_be_searched_around() -> None:
+    with pytest.raises(InvalidArgument, match="bounds: must be conclusive"):
+        Search(create_study(None, None, "maximize", 0), SearchSpec(), Bounds.inconclusive("all noise"), BUDGET)
+
+
+def test_multipliers_that_no_number_of_cycles_meets_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"stepsize_multiplier: 20 epochs / \(2 k\) must lie in it .* \[6, 9\]"):
+        make(SearchSpec(stepsize_multiplier=(6, 9)))
+
+
+def test_digits_are_learnt_by_the_best_of_a_few_trials() -> None:
+    digits = replace(load_task("digits"), device="cpu")
+    found = clr.search(digits, BOUNDS, epochs=4, trials=4, seed=0)
+    assert len(found.trials) == len(found.study.get_trials(states=[TrialState.COMPLETE])) == 4
+    values = [value for _, value in found.trials]
+    assert max(value for value in values if value is not None) > 0.93
+    assert found.best == found.trials[values.index(found.study.best_value)][0]
+    again = clr.search(digits, BOUNDS, epochs=4, trials=4, seed=0)
+    assert again.trials == found.trials
+
+
+def test_trials_train_on_a_seed_that_no_other_stage_has() -> None:
+    (seed,) = fresh_seeds(0, "search", 1)
+    assert not {seed} & {one for stage in ("range_test", "probe", "confirm") for one in fresh_seeds(0, stage, 20)}

@@ -1,0 +1,289 @@
+import inspect
+import json
+import math
+from typing import Any, get_args
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from clr.policies import CYCLIC
+from clr.spec import Adam, Baseline, CyclicPolicy, JobSpec, OptimizerSpec, SearchSpec
+from clr.task import optimizer
+
+OPTIMIZERS = get_args(get_args(OptimizerSpec)[0])
+
+WHOLE = {
+    "mode": "managed",
+    "name": "digits demo",
+    "task": "digits",
+    "args": {"hidden": 64},
+    "code": None,
+    "optimizer": {
+        "name": "SGD",
+        "args": {"momentum": 0.9, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False},
+    },
+    "batch_size": 64,
+    "epochs": 20,
+    "seed": 0,
+    "range_test": {"min_lr": None, "max_lr": None, "seeds": 3, "epochs": None},
+    "search": {
+        "trials": 20,
+        "ratio": [1.5, 20],
+        "stepsize_multiplier": [1, 10],
+        "policies": ["triangular"],
+        "epochs": None,
+    },
+    "confirm": {"seeds": 3, "baselines": ["fixed", "one_cycle", "cosine"]},
+    "resources": {"gpus": 0, "cpus": 1},
+    "limits": {"max_steps": None, "max_seconds": None},
+    "priority": 0,
+}
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """{"task": "digits"} with ``value`` at the dotted path."""
+    *parents, last = path.split(".")
+    spec: dict[str, Any] = {"task": "digits"}
+    inner = spec
+    for parent in parents:
+        inner = inner.setdefault(parent, {"name": "SGD"} if parent == "optimizer" else {})
+    inner[last] = value
+    return spec
+
+
+def errors_of(spec: dict[str, Any]) -> list[Any]:
+    with pytest.raises(ValidationError) as caught:
+        JobSpec.model_validate(spec)
+    return caught.value.errors()
+
+
+def test_only_the_task_is_required_and_the_rest_are_the_contracts_defaults() -> None:
+    assert JobSpec.model_validate({"task": "digits", "args": {"hidden": 64}, "name": "digits demo"}).model_dump(
+        mode="json"
+    ) == json.loads(json.dumps(WHOLE))
+    assert errors_of({})[0]["loc"] == ("task",)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"task": "digits"},
+        WHOLE,
+        {"task": "my.module:task", "search": None, "confirm": None},
+        {"task": "digits", "epochs": 1e-6},
+        {"task": "digits", "epochs": 100_000},
+        {"task": "digits", "epochs": 50, "search": {"epochs": 0.3, "policies": ["welch", "exp_range"]}},
+        *({"task": "digits", "optimizer": {"name": kind.__name__}} for kind in OPTIMIZERS),
+    ],
+)
+def test_a_normalised_spec_survives_json_and_validates_to_itself(spec: dict[str, Any]) -> None:
+    normal = JobSpec.model_validate(spec)
+    document = normal.model_dump(mode="json")
+    text = json.dumps(document, allow_nan=False)
+    assert JobSpec.model_validate(json.loads(text)) == JobSpec.model_validate_json(text) == normal
+    assert JobSpec.model_validate(json.loads(text)).model_dump(mode="json") == document
+
+
+def test_the_name_is_the_tasks_unless_given() -> None:
+    assert JobSpec(task="digits").name == JobSpec(task="digits", name="").name == "digits"
+    assert JobSpec(task="digits", name="mine").name == "mine"
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        JobSpec(task="digits").epochs = 3  # type: ignore[misc]
+
+
+PARTS = ("", "optimizer.", "optimizer.args.", "range_test.", "search.", "confirm.", "resources.", "limits.")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_unknown_field_is_an_error_that_names_it(part: str) -> None:
+    (error,) = errors_of(nested(f"{part}learning_rate", 0.1))
+    assert (error["type"], error["loc"][-1], error["input"]) == ("extra_forbidden", "learning_rate", 0.1)
+
+
+NUMBERS = [
+    *("epochs", "batch_size", "seed", "priority", "range_test.min_lr", "range_test.max_lr", "range_test.seeds"),
+    *("range_test.epochs", "search.trials", "search.epochs", "confirm.seeds", "resources.gpus", "resources.cpus"),
+    *("limits.max_steps", "limits.max_seconds", "optimizer.args.momentum", "optimizer.args.weight_decay"),
+]
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+@pytest.mark.parametrize("value", [True, "1", math.nan, math.inf, -math.inf, -1e9, [], {}], ids=repr)
+def test_a_number_is_neither_bool_nor_text_nor_infinite_nor_far_below_zero(field: str, value: Any) -> None:
+    (error,) = errors_of(nested(field, value))
+    assert error["loc"][0] == field.split(".")[0]
+    assert error["loc"][-1] == field.split(".")[-1]
+
+
+OUTSIDE: dict[str, list[Any]] = {
+    "epochs search.epochs range_test.epochs": [0, 5e-324, 100_001],
+    "batch_size": [0, 64.0, 1_000_001],
+    "seed": [-1, 0.5, 2**31],
+    "priority": [-101, 101],
+    "range_test.seeds confirm.seeds": [0, 21],
+    "range_test.min_lr range_test.max_lr limits.max_seconds limits.max_steps": [0],
+    "search.trials": [0, 10_001],
+    "search.ratio": [[1, 4], [1.5, 1001], [2], [2, 3, 4], [2, "3"], [True, 3], 4, None, {"low": 2}],
+    "search.ratio search.stepsize_multiplier": [[math.nan, 4], [2, math.inf]],
+    "search.stepsize_multiplier": [[0, 1], [-1, 1], [5e-324, 1], ["1", 2]],
+    "search.policies": [[], ["fixed"], ["sawtooth"], "triangular", None],
+    "confirm.baselines": [["triangular"], "fixed", None],
+    "optimizer.args.momentum": [-0.1, 1],
+    "resources.gpus": [-1, 65],
+    "resources.cpus": [0, 1025],
+    "task": ["", "a b", "a:b:c", "a:", "a\n", "x" * 201, None, 3],
+    "name": ["x" * 201, None, 3],
+    "args": [None, [], "hidden=3"],
+    "mode": ["external"],
+    "code": ["abc"],
+    "range_test resources limits optimizer": ["yes", None],
+    "search confirm": ["yes"],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(field, value) for fields, values in OUTSIDE.items() for field in fields.split() for value in values],
+    ids=repr,
+)
+def test_a_value_outside_its_range_is_an_error_that_names_the_field(field: str, value: Any) -> None:
+    for error in errors_of(nested(field, value)):
+        path = [str(part) for part in error["loc"] if part != "SGD"]
+        assert ".".join(path).startswith(field)
+
+
+def test_arguments_of_a_task_are_json_values_and_finite() -> None:
+    assert JobSpec(task="digits", args={"a": [1, {"b": None}], "c": "x"}).args == {"a": [1, {"b": None}], "c": "x"}
+    assert errors_of(nested("args.hidden", math.nan))[0]["loc"][:2] == ("args", "hidden")
+
+
+@pytest.mark.parametrize("field", ["search.ratio", "search.stepsize_multiplier"])
+def test_a_range_that_descends_is_an_empty_search_space(field: str) -> None:
+    (error,) = errors_of(nested(field, [4, 3]))
+    assert error["loc"] == tuple(field.split("."))
+    assert "low <= high must hold, but got [4, 3]" in error["msg"]
+    assert "empty" in error["msg"]
+
+
+def test_a_range_may_be_a_single_value() -> None:
+    search = JobSpec.model_validate(nested("search", {"ratio": [4, 4], "stepsize_multiplier": [2, 2]})).search
+    assert search is not None
+    assert (search.ratio, search.stepsize_multiplier) == ((4, 4), (2, 2))
+
+
+def test_multipliers_that_no_number_of_cycles_meets_are_an_empty_search_space() -> None:
+    (error,) = errors_of(nested("search.stepsize_multiplier", [6, 9]))
+    assert error["type"] == "empty_search_space"
+    assert error["ctx"]["field"] == "search.stepsize_multiplier"
+    assert "20 / (2 k) in [6.0, 9.0]" in error["msg"]
+
+
+def test_the_length_of_a_trial_decides_which_multipliers_there_are() -> None:
+    spec = nested("search", {"stepsize_multiplier": [6, 9], "epochs": 14})
+    assert JobSpec.model_validate(spec).search is not None
+    assert JobSpec(task="digits", epochs=0.5).search.stepsize_multiplier == (0.25, 10)  # type: ignore[union-attr]
+    assert JobSpec(task="digits", epochs=50).search.stepsize_multiplier == (1, 25)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("field", "values"), [("search.policies", ["welch", "hann", "welch"]), ("confirm.baselines", ["fixed", "fixed"])]
+)
+def test_duplicates_are_an_error(field: str, values: list[str]) -> None:
+    (error,) = errors_of(nested(field, values))
+    assert error["loc"] == tuple(field.split("."))
+    assert "items must be unique" in error["msg"]
+
+
+def test_a_confirmation_may_do_without_baselines() -> None:
+    assert JobSpec.model_validate(nested("confirm.baselines", [])).confirm is not None
+
+
+def test_the_lowest_rate_of_a_ramp_lies_below_its_highest() -> None:
+    for low, high in ((0.1, 0.1), (1, 0.1)):
+        (error,) = errors_of(nested("range_test", {"min_lr": low, "max_lr": high}))
+        assert error["loc"] == ("range_test",)
+        assert f"min_lr < max_lr must hold, but got min_lr={low:g}, max_lr={high:g}" in error["msg"]
+
+
+@pytest.mark.parametrize(
+    ("resources", "rule"),
+    [
+        ({"gpus": 1.5}, "gpus above 1 must be a whole number, but got 1.5"),
+        ({"cpus": 2.25}, "cpus above 1 must be a whole number, but got 2.25"),
+        ({"gpus": 1e-9}, "gpus must be 0 or at least 0.001, but got 1e-09"),
+        ({"cpus": 1e-320}, "cpus must be 0 or at least 0.001, but got"),
+    ],
+)
+def test_a_run_occupies_a_share_of_a_device_or_whole_ones(resources: dict[str, float], rule: str) -> None:
+    (error,) = errors_of(nested("resources", resources))
+    assert error["loc"] == ("resources",)
+    assert rule in error["msg"]
+
+
+@pytest.mark.parametrize("resources", [{"gpus": 0.25}, {"gpus": 2, "cpus": 4}, {"cpus": 0.001}, {"cpus": 3.0}])
+def test_shares_and_whole_devices_are_accepted(resources: dict[str, float]) -> None:
+    assert JobSpec.model_validate(nested("resources", resources))
+
+
+def test_the_policies_and_baselines_of_a_spec_are_the_methods() -> None:
+    assert get_args(CyclicPolicy) == CYCLIC
+    assert get_args(Baseline) == ("fixed", "one_cycle", "cosine")
+    assert SearchSpec().policies == ["triangular"]
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_the_arguments_of_an_optimizer_are_torchs_with_torchs_defaults(kind: Any) -> None:
+    name = kind.__name__
+    signature = inspect.signature(getattr(torch.optim, name)).parameters
+    args = kind(name=name).args.model_dump()
+    expected = {argument: signature[argument].default for argument in args}
+    if name == "SGD":
+        expected["momentum"] = 0.9
+    assert args == expected
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_torch_makes_the_optimizer_that_a_stored_spec_names(kind: Any) -> None:
+    name = kind.__name__
+    spec = JobSpec.model_validate({"task": "digits", "optimizer": {"name": name}}).model_dump(mode="json")["optimizer"]
+    made = optimizer(spec["name"], **spec["args"])([torch.nn.Parameter(torch.ones(2))])
+    made.param_groups[0]["params"][0].grad = torch.ones(2)
+    made.step()
+    assert type(made) is getattr(torch.optim, name)
+    for argument, value in spec["args"].items():
+        taken = made.param_groups[0][argument]
+        assert (list(taken) if isinstance(taken, tuple) else taken) == value
+
+
+def test_the_learning_rate_is_no_argument_of_an_optimizer() -> None:
+    assert errors_of(nested("optimizer.args.lr", 0.1))[0]["type"] == "extra_forbidden"
+
+
+def test_an_optimizer_that_is_not_offered_is_an_error_that_lists_those_that_are() -> None:
+    (error,) = errors_of({"task": "digits", "optimizer": {"name": "Lion"}})
+    assert error["loc"] == ("optimizer",)
+    assert all(kind.__name__ in error["msg"] for kind in OPTIMIZERS)
+
+
+def test_one_optimizers_argument_is_no_others() -> None:
+    error = errors_of({"task": "digits", "optimizer": {"name": "Adam", "args": {"momentum": 0.9}}})[0]
+    assert (error["type"], error["loc"]) == ("extra_forbidden", ("optimizer", "Adam", "args", "momentum"))
+
+
+@pytest.mark.parametrize("betas", [[0.9], [0.9, 1.0], [-0.1, 0.9], ["0.9", 0.99], [True, 0.9], 0.9])
+def test_betas_are_two_numbers_from_zero_to_below_one(betas: Any) -> None:
+    for error in errors_of({"task": "digits", "optimizer": {"name": "Adam", "args": {"betas": betas}}}):
+        assert error["loc"][:4] == ("optimizer", "Adam", "args", "betas")
+    assert Adam(name="Adam").args.betas == (0.9, 0.999)
+
+
+@pytest.mark.parametrize("args", [{"momentum": 0.0}, {"dampening": 0.5}])
+def test_nesterov_needs_momentum_without_dampening_as_torch_does(args: dict[str, float]) -> None:
+    (error,) = errors_of(nested("optimizer.args", {"nesterov": True} | args))
+    assert "nesterov needs momentum > 0 and dampening = 0" in error["msg"]
+    with pytest.raises(ValueError, match="Nesterov"):
+        torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], nesterov=True, **({"momentum": 0.9} | args))  # type: ignore[arg-type]

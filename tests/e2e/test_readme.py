@@ -1,0 +1,45 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from clr.spec import JobSpec
+from service.cli import app
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_setting_is_in_the_table_and_no_other() -> None:
+    table = {
+        name for line in README.splitlines() if line.startswith("| `CLR_") for name in re.findall(r"CLR_\w+", line)
+    }
+    client_side = {"CLR_URL", "CLR_TOKEN"}
+    assert table == {f"CLR_{field}".upper() for field in Settings.model_fields} | client_side
+
+
+def test_every_command_shown_exists() -> None:
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    shown = set(re.findall(r"^clr (\w+)", README, re.MULTILINE)) | set(re.findall(r"`clr (\w+)", README))
+    assert shown
+    assert shown <= commands
+
+
+@pytest.mark.parametrize("text", [(ROOT / "examples/digits.json").read_text(), *re.findall(r"-d '(.*?)'", README)])
+def test_every_job_shown_is_valid(text: str) -> None:
+    assert JobSpec.model_validate(json.loads(text)).task == "digits"
+
+
+def test_every_folder_on_the_map_exists() -> None:
+    (table,) = re.findall(r"## Map\n\n```\n(.*?)```", README, re.DOTALL)
+    folders = [line.split()[0] for line in table.splitlines()]
+    assert len(folders) == 8
+    assert all((ROOT / folder).is_dir() for folder in folders)
+
+
+def test_every_target_shown_is_in_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"setup", "demo", "serve", "test", "lint"} <= targets
+    assert set(re.findall(r"^make (\w+)", README, re.MULTILINE)) <= targets

@@ -1,0 +1,355 @@
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clr.client import Client
+from service import cli
+from service.store import jobs, recommendations, workers
+from service.store.database import Database, is_migrated
+
+COMMANDS = ["serve", "api", "worker", "migrate", "submit", "watch", "show", "recommend", "cancel", "tasks", "analyze"]
+DIGITS = {
+    "name": "digits",
+    "doc": "Handwritten digits.\n\nFrom scikit-learn.",
+    "schema": {"type": "object", "properties": {"hidden": {"type": "integer", "default": 64}}},
+}
+FOUND = {
+    "source": "confirm",
+    "policy": "triangular",
+    "base_lr": 0.01,
+    "max_lr": 0.1,
+    "ratio": 10.0,
+    "stepsize": 100,
+    "stepsize_multiplier": 5.0,
+    "iterations_per_epoch": 20,
+    "gamma": None,
+    "interval": {"base_lr": [0.005, 0.02], "max_lr": [0.05, 0.2]},
+    "confidence": "high",
+    "reasons": ["three seeds agree"],
+    "warnings": ["only a demonstration"],
+    "evidence": {
+        "metric": "accuracy",
+        "direction": "maximize",
+        "epochs": 10,
+        "seeds": 3,
+        "runs": [
+            {"name": "recommended", "mean": 0.97, "std": 0.001},
+            {"name": "fixed", "lr": 0.05, "mean": 0.96, "std": 0.002},
+        ],
+        "verdict": "CLR ahead by 0.01 +- 0.002",
+    },
+    "cost": {"steps": 100, "seconds": 1.0, "relative_to_one_training": 1.0},
+}
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs ``clr`` with its arguments and standard input."""
+
+    def run(*args: str, stdin: str = "", terminal: bool = False) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["clr", *args])
+        monkeypatch.setattr(sys, "stdin", StringIO(stdin))
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert isinstance(caught.value.code, int | None)
+        return Ran(caught.value.code or 0, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> Path:
+    """A CLR_HOME with a migrated database."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copy(migrated_sqlite, home / "clr.db")
+    return home
+
+
+@pytest.fixture(scope="module")
+def url(home: Path) -> Iterator[str]:
+    """Where ``clr api`` answers, a process of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fd, port = listener.fileno(), listener.getsockname()[1]
+        command = [sys.executable, "-m", "service.cli", "api", "--fd", str(fd)]
+        environment = os.environ | {"CLR_HOME": str(home)}
+        process = subprocess.Popen(command, pass_fds=[fd], env=environment, stderr=subprocess.DEVNULL)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture
+def store(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """The database of the command line's settings, with one task published."""
+    monkeypatch.setenv("CLR_HOME", str(home))
+    database = Database(f"sqlite:///{home}/clr.db")
+    with database.begin() as session:
+        workers.publish(session, owner="w", host="h", slots={"cpus": 1}, tasks=[DIGITS])
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def api(url: str, store: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """A client of the API that CLR_URL leads to; no job is left waiting for the next test's worker."""
+    monkeypatch.setenv("CLR_URL", url)
+    with Client(url) as client:
+        yield client
+        for job in client.jobs(state="queued"):
+            job.cancel()
+
+
+def finish(store: Database, end: Callable[..., None], *args: Any) -> None:
+    """Claim the next job, find something, and end it."""
+    with store.begin() as session:
+        claimed = jobs.claim(session, owner="w", lease_s=60)
+    assert claimed is not None
+    job, lease = claimed
+    with store.begin() as session:
+        recommendations.put(session, lease, FOUND | {"job_id": job.id}, task="digits", optimizer="SGD")
+        end(session, lease, *args)
+
+
+def is_one_error_line(ran: Ran) -> bool:
+    return ran.code > 0 and ran.out == "" and ran.err.startswith("error: ") and ran.err.count("\n") == 1
+
+
+def test_help_lists_every_command(run: Run) -> None:
+    ran = run("--help")
+    assert ran.code == 0
+    assert all(command in ran.out for command in COMMANDS)
+    assert run().out == ran.out
+
+
+def test_the_command_line_is_imported_without_what_its_commands_need() -> None:
+    program = "import service.cli, sys; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    heavy = {"torch", "ray", "optuna", "sqlalchemy", "fastapi", "httpx", "numpy", "pydantic", "clr"}
+    assert heavy.isdisjoint(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "args", [["unknown"], ["show"], ["recommend", "x", "--format", "xml"], ["api", "--port", "70000"]]
+)
+def test_a_mistyped_command_is_one_line_and_exit_code_2(run: Run, args: list[str]) -> None:
+    ran = run(*args)
+    assert is_one_error_line(ran)
+    assert ran.code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("spec.json", '{\n\t"task": "digits", "range_test": {"min_lr": 1e-3}, "name": "2026-01-01"}'),
+        ("spec.yaml", "task: digits\nrange_test: {min_lr: 1e-3}\nname: 2026-01-01\n"),
+    ],
+)
+def test_submit_prints_the_id_of_the_job_in_the_file_and_nothing_else(
+    run: Run, api: Client, tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    for ran in (run("submit", str(tmp_path / name)), run("submit", "-", stdin=text)):
+        assert (ran.code, ran.err) == (0, "")
+        spec = api.job(ran.out.rstrip("\n")).document["spec"]
+        assert (spec["task"], spec["range_test"]["min_lr"], spec["name"]) == ("digits", 0.001, "2026-01-01")
+
+
+def test_a_refused_job_is_one_line_that_names_the_field(run: Run, api: Client) -> None:
+    ran = run("submit", "-", stdin='{"task": "digits", "args": {"hidden": "many"}}')
+    assert is_one_error_line(ran)
+    assert "args.hidden" in ran.err
+
+
+@pytest.mark.parametrize("text", ["task: [", "- digits", "", '{"task": "digits", "epochs": NaN}'])
+def test_a_file_that_is_no_spec_is_one_line(run: Run, api: Client, text: str) -> None:
+    assert is_one_error_line(run("submit", "-", stdin=text))
+
+
+def test_a_file_that_is_not_there_is_one_line_that_names_it(run: Run) -> None:
+    ran = run("submit", "nowhere.json")
+    assert is_one_error_line(ran)
+    assert "nowhere.json" in ran.err
+
+
+def test_submit_and_wait_prints_what_was_found(run: Run, api: Client, store: Database) -> None:
+    def work() -> None:
+        while not list(api.jobs(state="queued")):
+            pass
+        finish(store, jobs.succeed)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    ran = run("submit", "-", "--wait", stdin="task: digits")
+    worker.join(10)
+    assert ran.code == 0
+    for shown in ("0.01", "0.005 to 0.02", "100 steps", "high", "fixed", "CLR ahead", "only a demonstration"):
+        assert shown in ran.out
+    assert "succeeded 100 %" in ran.err
+
+
+def test_watch_prints_the_recommendation_as_json_when_asked(run: Run, api: Client, store: Database) -> None:
+    job = api.submit({"task": "digits"})
+    finish(store, jobs.succeed)
+    ran = run("watch", job.id, "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out) == job.recommendation()
+
+
+@pytest.mark.parametrize(
+    ("end", "args", "told"),
+    [(jobs.fail, ["out of\nmemory"], "failed: out of memory"), (jobs.cancelled, [], "cancelled")],
+)
+def test_watching_a_job_that_does_not_succeed_fails(
+    run: Run, api: Client, store: Database, end: Callable[..., None], args: list[str], told: str
+) -> None:
+    job = api.submit({"task": "digits"})
+    finish(store, end, *args)
+    ran = run("watch", job.id)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.endswith(f"error: job {job.id} {told}\n")
+
+
+def test_ctrl_c_stops_the_watching_and_not_the_job(api: Client) -> None:
+    job = api.submit({"task": "digits"})
+    command = [sys.executable, "-m", "service.cli", "watch", job.id]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("queued")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == f"stopped watching; the job goes on: clr watch {job.id}\n"
+    assert process.returncode == 130
+    assert job.refresh().state == "queued"
+
+
+def test_a_reader_that_closes_early_is_no_traceback(api: Client) -> None:
+    job = api.submit({"task": "digits"})
+    command = [sys.executable, "-m", "service.cli", "show", job.id]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+def test_show_prints_json_for_programs_and_a_table_for_people(run: Run, api: Client) -> None:
+    job = api.submit({"task": "digits", "name": "mine"})
+    assert json.loads(run("show", job.id).out)["name"] == "mine"
+    assert json.loads(run("show", job.id, "--json", terminal=True).out)["name"] == "mine"
+    table = run("show", job.id, terminal=True).out
+    assert "mine" in table
+    assert "{" not in table.split("spec")[0]
+
+
+def test_tasks_prints_json_for_programs_and_a_table_for_people(run: Run, api: Client) -> None:
+    assert json.loads(run("tasks").out) == [DIGITS]
+    table = run("tasks", terminal=True).out
+    assert "hidden=64" in table
+    assert "From scikit-learn" not in table
+
+
+def test_recommend_prints_each_format_and_fails_while_there_is_nothing(run: Run, api: Client, store: Database) -> None:
+    job = api.submit({"task": "digits"})
+    assert is_one_error_line(run("recommend", job.id))
+    finish(store, jobs.succeed)
+    assert json.loads(run("recommend", job.id).out)["base_lr"] == 0.01
+    assert yaml.safe_load(run("recommend", job.id, "--format", "yaml").out)["base_lr"] == 0.01
+    assert "CyclicLR(" in run("recommend", job.id, "--format", "python").out
+
+
+def test_cancel_prints_the_state_and_fails_on_a_finished_job(run: Run, api: Client) -> None:
+    job = api.submit({"task": "digits"})
+    assert run("cancel", job.id).out == "cancelled\n"
+    assert is_one_error_line(run("cancel", job.id))
+
+
+def test_no_service_is_one_line_that_names_its_url(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    monkeypatch.setenv("CLR_URL", url)
+    ran = run("tasks")
+    assert is_one_error_line(ran)
+    assert url in ran.err
+
+
+def test_migrate_creates_the_tables(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLR_HOME", str(tmp_path / "new"))
+    assert run("migrate").code == 0
+    database = Database(f"sqlite:///{tmp_path}/new/clr.db")
+    assert is_migrated(database)
+    database.dispose()
+
+
+def test_analyze_reads_the_bounds_of_each_seed_from_a_file_or_standard_input(run: Run, tmp_path: Path) -> None:
+    rows = ["lr,loss,seed"]
+    for seed in range(3):
+        for step in range(200):  # falls from 1e-4 on, is lowest near 0.1, and explodes
+            log_lr = -5 + 6 * step / 199 + 0.02 * seed
+            loss = 2.3 / (1 + 10 ** (2 * (log_lr + 2.5))) + 0.2 + 10 ** (4 * (log_lr + 0.6))
+            rows.append(f"{10**log_lr:.6g},{min(loss, 50):.6g},{seed}")
+    text = "\n".join(rows)
+    (tmp_path / "curve.csv").write_text(text)
+    ran = run("analyze", str(tmp_path / "curve.csv"), "--direction", "minimize")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert found["base_lr"] < found["max_lr"] < 1
+    assert found["max_lr"] > 0.003
+    assert json.loads(run("analyze", "-", "--direction", "minimize", stdin=text).out) == found
+
+
+def test_analyze_says_which_line_is_no_curve(run: Run) -> None:
+    ran = run("analyze", "-", stdin="lr,loss\n0.1,high\n")
+    assert is_one_error_line(ran)
+    assert "line 2" in ran.err
+
+
+@pytest.mark.parametrize("command", ["api", "worker"])
+def test_a_database_that_is_not_migrated_is_one_line(command: str, tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "service.cli", command]
+    environment = {"CLR_HOME": str(tmp_path), "PATH": "", "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60)
+    ran = Ran(done.returncode, done.stdout, "".join(s for s in done.stderr.splitlines(True) if "INFO" not in s))
+    assert is_one_error_line(ran)
+    assert "clr migrate" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("CLR_DATABASE_URL", "mysql://x/y"), ("CLR_DATABASE_URL", "?"), ("CLR_PORT", "none")]
+)
+def test_a_bad_setting_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    assert is_one_error_line(run("migrate"))
+
+
+@pytest.mark.parametrize("command", ["serve", "api"])
+def test_a_port_that_is_taken_is_one_line_that_names_it(run: Run, store: Database, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        ran = run(command, "--port", str(port))
+    assert is_one_error_line(ran)
+    assert f"port {port} " in ran.err

@@ -1,0 +1,77 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+CONFIG = """\
+[checks.positive_data_acceptance]
+# 422 too: which tasks are published, and how two fields must agree, is beyond a JSON schema
+expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "422", "429", "5xx"]
+"""
+
+ENDLESS = "--exclude-path-regex=/events$"  # a stream that lasts as long as its job; a finished one's is not excluded
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def fuzz(url: str, tmp_path: Path) -> Callable[..., None]:
+    """Runs schemathesis with all its checks against the API; it must find nothing."""
+    command = Path(sys.executable).with_name("schemathesis")
+
+    def run(*options: str, config: str = "") -> None:
+        (tmp_path / "schemathesis.toml").write_text(CONFIG + config)
+        arguments = ["--config-file", "schemathesis.toml", "run", f"{url}/openapi.json", "--seed", "7", *options]
+        done = subprocess.run([command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stdout
+
+    return run
+
+
+@pytest.fixture
+def finished(worker: Any, submit: Callable[..., dict[str, Any]], recommendation: dict[str, Any]) -> str:
+    """A job with a result of every kind."""
+    job_id: str = submit()["id"]
+    worker.claim()
+    point = {"step": 2, "lr": [0.1, 0.2], "loss": [2.0, 1.0], "metric": 0.5, "diverged": False}
+    worker.run("range_test", 0, [point], params={"policy": "exponential_ramp"})
+    worker.run("search", 0, [point], value=0.5)
+    worker.recommend(recommendation | {"job_id": job_id})
+    worker.end()
+    return job_id
+
+
+def test_a_fuzzer_finds_nothing(fuzz: Callable[..., None], worker: Any) -> None:
+    fuzz("--phases=examples,coverage,fuzzing", "--max-examples=15", ENDLESS)
+
+
+def test_a_fuzzer_finds_nothing_about_a_job_with_results(fuzz: Callable[..., None], finished: str) -> None:
+    parameters = f'[parameters]\n"path.job_id" = "{finished}"\n'
+    fuzz(
+        "--phases=coverage,fuzzing",
+        "--max-examples=5",
+        "--include-path-regex=job_id",
+        "--exclude-method=DELETE",
+        config=parameters,
+    )
+
+
+def test_a_fuzzer_finds_nothing_in_sequences_of_calls(fuzz: Callable[..., None], worker: Any) -> None:
+    fuzz("--phases=stateful", "--max-examples=8", ENDLESS)
+
+
+def test_every_route_is_described_with_its_problems(app: FastAPI) -> None:
+    document = app.openapi()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert operation["summary"], (method, path)
+            assert operation["description"], (method, path)
+            if path != "/healthz":
+                problems = [a for status, a in operation["responses"].items() if int(status) >= 400]
+                assert problems, (method, path)
+                assert all(list(answer["content"]) == ["application/problem+json"] for answer in problems)
+    assert "HTTPValidationError" not in document["components"]["schemas"]
