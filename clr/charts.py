@@ -13,6 +13,20 @@ SHOWN = 400
 WIDTH, HEIGHT = 640, 220
 SEEDS, SMOOTHED, BASE, MAX = "#9aa5b1", "#1f2933", "#0b7285", "#c92a2a"
 
+LABEL = "#52606d"
+DOT: dict[str, Any] = {
+    "filled": True,
+    "size": 55,
+    "color": "#e67700",
+    "stroke": "white",
+    "strokeWidth": 1,
+    "opacity": 1,
+}
+LEGEND = "thin: each ramp; thick: their smoothed mean; dots: where a short cycle that peaks at this rate ends"
+
+TAIL = 8
+"""The last eighth of a short cycle is its end."""
+
 Document = dict[str, Any]
 
 
@@ -29,7 +43,7 @@ def range_test_chart(document: Document) -> alt.VConcatChart:
         panels.append(_panel(document, ramps, "metric", f"validation {document.get('metric') or 'metric'}"))
     return alt.VConcatChart(
         vconcat=panels,
-        title=alt.Title(_title(document), anchor="start"),
+        title=alt.Title(_title(document), subtitle=LEGEND, anchor="start", subtitleColor=LABEL, offset=10),
         spacing=8,
         resolve=alt.Resolve(scale=alt.ScaleResolveMap(x="shared")),
         config=alt.Config(view=alt.ViewConfig(strokeWidth=0)),
@@ -77,9 +91,13 @@ def _panel(document: Document, ramps: list[Document], field: str, title: str) ->
         for lr, value in zip(smoothed.get("lr", []), smoothed.get(field) or [], strict=False)
         if value is not None and lr > 0
     ]
-    low, high = _window([row["value"] for row in rows], [row["value"] for row in line] if field == "loss" else [])
+    ends = _ends(document) if field == "loss" else []
+    seen = [row["value"] for row in (*rows, *ends)]
+    low, high = _window(seen, [row["value"] for row in line] if field == "loss" else [])
     x = alt.X(
-        "lr:Q", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(title="learning rate", format="~g", grid=False)
+        "lr:Q",
+        scale=alt.Scale(type="log", nice=False, domain=_rates(smoothed, rows)),
+        axis=alt.Axis(title="learning rate", format="~g", grid=False),
     )
     y = alt.Y("value:Q", scale=alt.Scale(domain=[low, high], nice=False), axis=alt.Axis(title=title, gridOpacity=0.4))
     layers: list[alt.Chart] = [
@@ -91,7 +109,28 @@ def _panel(document: Document, ramps: list[Document], field: str, title: str) ->
     if line:
         marks = alt.Chart(alt.InlineData(values=line)).mark_line(clip=True, color=SMOOTHED, strokeWidth=2.5)
         layers.append(marks.encode(x=x, y=y))
+    if ends:
+        layers.append(alt.Chart(alt.InlineData(values=ends)).mark_point(clip=True, **DOT).encode(x=x, y=y))
     return alt.LayerChart(layer=layers, width=WIDTH, height=HEIGHT)
+
+
+def _ends(document: Document) -> list[Document]:
+    """Peak and final loss of the short cycles that stayed finite."""
+    found = []
+    for curve in document["curves"]:
+        losses = [point["loss"] for point in curve["points"] if point["loss"] is not None]
+        if curve["params"].get("policy") == "triangular" and len(losses) == len(curve["points"]) > 0:
+            rate = max(point["lr"] for point in curve["points"])
+            found.append({"lr": rate, "value": float(np.mean(losses[-max(1, len(losses) // TAIL) :]))})
+    return found
+
+
+def _rates(smoothed: Document, rows: list[Document]) -> list[float]:
+    """The rates worth seeing: a decade below the ramps that were read, half a decade above; all, where none were."""
+    if smoothed.get("lr"):
+        return [smoothed["lr"][0] / 10, smoothed["lr"][-1] * 3]
+    rates = [row["lr"] for row in rows] or [1e-7, 1.0]
+    return [min(rates), max(rates)]
 
 
 def _marks(bounds: Document) -> Iterable[alt.Chart]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from clr.bounds import RATIO, Bounds, Confidence, Interval
 from clr.proposal import Budget
-from clr.repetition import APART, FEWEST_STEPS, HIGHEST, LOWEST, Finding, repetition
+from clr.repetition import APART, FEWEST_STEPS, Finding, repetition
 from clr.run import Curve, Plan, Run, fresh_seeds
 from clr.spec import RangeTestSpec
 
@@ -62,12 +62,12 @@ class RangeTest:
         """One row per step of the ramps: lr, loss, metric (where it was taken), seed."""
         return [row | {"seed": run.seed} for run, curve in self.runs if run.is_ramp for row in curve.rows()]
 
-    def chart(self) -> Any:
-        """The picture, an Altair chart."""
+    def chart(self, metric: str = "metric") -> Any:
+        """The picture, an Altair chart; ``metric`` is the name on the axis."""
         from clr.charts import range_test_chart
 
         curves = [{"params": {"policy": run.policy}, "points": curve.rows()} for run, curve in self.runs]
-        return range_test_chart(self.to_dict() | {"curves": curves})
+        return range_test_chart(self.to_dict() | {"curves": curves, "metric": metric})
 
     def to_csv(self, path: str | Path) -> None:
         """Write ``rows`` with the header lr,loss,metric,seed."""
@@ -109,7 +109,7 @@ def range_test_plan(budget: Budget, spec: RangeTestSpec, seed: int, max_steps: i
     count = max(1, min(spec.seeds, allowed // each))
     cycle = budget.steps // budget.fewest_cycles
     plans = [
-        repetition(allowed // count, cycle, one, spec.min_lr or LOWEST, spec.max_lr or HIGHEST)
+        repetition(allowed // count, cycle, one, spec.min_lr, spec.max_lr)
         for one in fresh_seeds(seed, "range_test", count)
     ]
     findings = yield from side_by_side(plans)
@@ -136,7 +136,7 @@ def side_by_side(plans: Sequence[Plan[Finding]]) -> Plan[list[Finding]]:
 def read_together(findings: Sequence[Finding]) -> Bounds:
     """Bounds from what the repetitions found: the geometric mean of their rates, and an interval that holds them all.
 
-    A repetition that is inconclusive by itself keeps its vote: it still knows at which rates the training breaks.
+    A repetition that is inconclusive by itself keeps its vote where it still knows at which rates the training breaks.
     """
     count, doubts = len(findings), list(dict.fromkeys(doubt for finding in findings for doubt in finding.doubts))
     conclusive = [finding for finding in findings if finding.confidence != "inconclusive"]
