@@ -61,9 +61,13 @@ def _model_state(model: nn.Module) -> Callable[[], None]:
     tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
     gradients = [(one, None if one.grad is None else one.grad.detach().clone()) for one in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
+    names = [(module._buffers, dict(module._buffers)) for module in model.modules()]
 
     @torch.no_grad()
     def back() -> None:
+        for buffers, saved_buffers in names:  # a module may give a buffer's name to another tensor
+            buffers.clear()
+            buffers.update(saved_buffers)
         for tensor, saved in tensors:
             tensor.copy_(saved)
         for parameter, gradient in gradients:

@@ -1,7 +1,7 @@
 """Bounds: base_lr and max_lr with intervals, or why there are none; and their reading from a curve alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from clr.errors import InvalidArgument
-from clr.reading import EDGE, FALL, MAD, Array, Start, despike, read_valley, smooth
+from clr.reading import EDGE, FALL, MAD, Array, Start, averaged, despike, read_valley, smooth
 from clr.run import Direction
 
 Confidence = Literal["high", "medium", "low", "inconclusive"]
 Interval = tuple[float, float]
+Recorded = tuple[Array, Array]  # rates, and what was recorded at them
 
 RATIO = 10.0
 """max_lr / base_lr read from a loss: one triangle over the whole budget does equally well from 6 to 20."""
@@ -33,6 +34,9 @@ BASE_SHARE = 1 / 3
 
 SHORTEST = 20
 """Samples below which nothing is read: twice the smoothing's reach."""
+
+END = 1 / 2
+"""A max_lr above this share of the curve's last rate lies at its end: within the factor by which seeds may differ."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,9 @@ def read_bounds(
     that the curve alone does not tell; the confidence is never high.
 
     Args:
-        lr: (n,) rates per step, above 0 and rising.
-        loss: (n,) or, for several seeds, (seeds, n) training losses; NaN from a divergence on.
+        lr: (n,) rates per step, rising; those at the start that are 0 are left out. For several seeds that did not
+            share their rates, one such row each, of any length.
+        loss: (n,) or, for several seeds, one row each: training losses; NaN from a divergence on.
         metric: as ``loss``; NaN where it was not taken.
         direction: whether a larger metric is better.
 
@@ -84,50 +89,93 @@ def read_bounds(
     Raises:
         InvalidArgument: a shape or a rate breaks its rule.
 
+    >>> lr = np.geomspace(1e-5, 1, 100)
+    >>> bounds = read_bounds(lr, loss=np.ones(100), metric=1 / (1 + (0.001 / lr) ** 4))
+    >>> bounds.confidence, 0.001 < bounds.max_lr < 0.003
+    ('low', True)
+
     Source: Smith, arXiv 1506.01186, section 3.3; for the loss, the minimum as in the peers' finders, without their
     division by ten.
     """
-    rates = np.asarray(lr, float)
-    losses = _rows("loss", loss, rates)
+    if direction not in ("maximize", "minimize"):
+        raise InvalidArgument(f'direction: must be "maximize" or "minimize", but got {direction!r}')
+    losses = _curves(lr, "loss", loss)
     if metric is None:
-        found = [_from_loss(np.log(rates), row) for row in losses]
-        weakness = "read from one curve of the training loss alone; a slower ramp would give a lower max_lr"
-    else:
-        sign = 1 if direction == "maximize" else -1
-        found = [_from_metric(rates, sign * row) for row in _rows("metric", metric, rates)]
-        weakness = "read from a recorded metric, with no run to prove it"
-    conclusive = [pair for pair in found if pair is not None]
-    if 2 * len(conclusive) <= len(found):
-        what = "loss never fell" if metric is None else "metric never rose"
-        return Bounds.inconclusive(f"the {what} by more than its noise, at any rate of the curve")
-    names = ("base_lr", "max_lr")
-    middle = {name: float(np.exp(np.mean(np.log([pair[i] for pair in conclusive])))) for i, name in enumerate(names)}
-    interval = {name: _spread([pair[i] for pair in conclusive]) for i, name in enumerate(names)}
-    low, high = interval["max_lr"]
-    agree = len(conclusive) > 1 and high < 2 * low
-    return Bounds(middle["base_lr"], middle["max_lr"], interval, "medium" if agree else "low", [weakness])
+        weakness = "read from the training loss alone; a slower ramp would give a lower max_lr"
+        return _together(losses, _from_loss, "the loss never fell", weakness)
+    sign, learning = (1, "rose") if direction == "maximize" else (-1, "fell")
+    metrics = [(rates, sign * row) for rates, row in _curves(lr, "metric", metric)]
+    weakness = "read from a recorded metric, with no run to prove it"
+    return _together(metrics, _from_metric, f"the metric never {learning}", weakness)
 
 
-def _rows(name: str, values: ArrayLike, rates: Array) -> Array:
-    rows = np.atleast_2d(np.asarray(values, float))
-    if rates.ndim != 1 or rows.ndim != 2 or rows.shape[1] != len(rates):
+def _together(
+    curves: Sequence[Recorded], read: Callable[[Array, Array], Interval | None], failure: str, weakness: str
+) -> Bounds:
+    found = [pair for curve in curves if (pair := read(*curve)) is not None]
+    if 2 * len(found) <= len(curves):
+        finite = max(int(np.isfinite(values).sum()) for _, values in curves)
+        return Bounds.inconclusive(f"{failure} by more than its noise ({finite} finite values, of {SHORTEST} needed)")
+    base_lr, max_lr = (_mean_and_spread(values) for values in zip(*found, strict=True))
+    low, high = max_lr[1]
+    reasons = [weakness]
+    if max_lr[0] > END * max(float(rates[-1]) for rates, _ in curves):
+        reasons.append("max_lr lies near the curve's end; unless the training broke there, a higher one may be better")
+    return Bounds(
+        base_lr[0],
+        max_lr[0],
+        {"base_lr": base_lr[1], "max_lr": max_lr[1]},
+        "medium" if len(found) > 1 and high < 2 * low else "low",
+        reasons,
+    )
+
+
+def _curves(lr: ArrayLike, name: str, values: ArrayLike) -> list[Recorded]:
+    """Those of each seed, from the first rate above 0 on."""
+    rates, rows = _rows("lr", lr), _rows(name, values)
+    rates = rates * len(rows) if len(rates) == 1 else rates
+    shapes = [[row.shape for row in each] for each in (rates, rows)]
+    if shapes[0] != shapes[1] or any(len(shape) != 1 for shape in shapes[0]):
         raise InvalidArgument(
-            f"{name}: must have one value for each rate, (n,) or (seeds, n), but got shape {np.shape(values)} "
-            f"for rates of shape {rates.shape}"
+            f"{name}: must have one value for each rate, (n,) or a row for each seed, but each seed's values are of "
+            f"shapes {shapes[1]} for rates of shapes {shapes[0]}"
         )
-    if len(rates) < SHORTEST:
-        raise InvalidArgument(f"lr: must have at least {SHORTEST} rates to be read, but got {len(rates)}")
-    if not (np.all(np.isfinite(rates)) and np.all(rates > 0) and np.all(np.diff(rates) >= 0) and rates[-1] > rates[0]):
-        raise InvalidArgument("lr: must be finite, above 0 and rising, but is not")
-    return rows
+    return [(rate[rate > 0], row[_checked(rate) > 0]) for rate, row in zip(rates, rows, strict=True)]
 
 
-def _from_loss(x: Array, loss: Array) -> Interval | None:
+def _rows(name: str, values: Any) -> list[Array]:
+    """One row for each seed, of any length."""
+    try:
+        several = np.ndim(next(iter(values), 0)) > 0
+        return [np.asarray(row, float) for row in (values if several else [values])]
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"{name}: must be numbers, (n,) or a row for each seed, but got {values!r:.80}") from None
+
+
+def _checked(rates: Array) -> Array:
+    wrong = ~(np.isfinite(rates) & (rates >= 0))
+    wrong[1:] |= rates[1:] < rates[:-1]
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise InvalidArgument(
+            f"lr: must be finite, at least 0 and never fall, but value {at} is {rates[at]:g}; "
+            "give each rising ramp a seed of its own"
+        )
+    above = rates[rates > 0]
+    if len(above) < SHORTEST or above[0] == above[-1]:
+        raise InvalidArgument(
+            f"lr: must be at least {SHORTEST} rates above 0 that rise, but got {len(above)} of them, "
+            f"{len(set(above))} different; record every step of the ramp"
+        )
+    return rates
+
+
+def _from_loss(rates: Array, loss: Array) -> Interval | None:
     start = Start.of(loss[: max(8, len(loss) // 10)])
     if start is None:
         return None
-    valley = read_valley(x, [loss], start, WIDTH)
-    if not valley.learned:
+    valley = read_valley(np.log(rates), [loss], start, WIDTH)
+    if not valley.learned or valley.fall <= FALL * start.error:  # few samples lie before the fall of a recorded ramp
         return None
     top = math.exp(valley.minimum)
     return top / RATIO, top
@@ -140,11 +188,12 @@ def _from_metric(rates: Array, metric: Array) -> Interval | None:
     rates, raw = rates[taken], despike(metric[taken])
     curve = smooth(raw, WIDTH * len(raw))
     top = float(curve.max())
+    # At its start the smoothed curve has half as many samples to average, so the rise errs by more than its top does.
+    error = math.sqrt(2) * _scatter(metric[taken], raw) / math.sqrt(averaged(WIDTH * len(raw)))
+    if top - curve[0] <= FALL * error:
+        return None
     bottom = float(min(raw[0], curve[0]))
     rise = top - bottom
-    noise = MAD * float(np.median(np.abs(np.diff(raw - curve)))) / math.sqrt(2)
-    if rise <= FALL * noise / math.sqrt(max(1.0, 2 * math.sqrt(math.pi) * WIDTH * len(raw))) or rise <= 0:
-        return None
     arrived = curve[int(np.argmax(curve >= top - EDGE * rise)) :]
     plateau = float(np.median(arrived[arrived >= top - 2 * EDGE * rise]))  # its middle, not its highest wiggle
     max_lr = float(rates[int(np.argmax(curve >= plateau - NEAR_TOP * rise))])
@@ -153,8 +202,14 @@ def _from_metric(rates: Array, metric: Array) -> Interval | None:
     return min(max(climbing, max_lr / largest), max_lr / smallest), max_lr
 
 
-def _spread(values: Sequence[float]) -> Interval:
-    """Lowest and highest over the seeds; for one seed, half an octave to each side, the grain of the reading."""
-    if len(values) > 1:
-        return min(values), max(values)
-    return values[0] / math.sqrt(2), values[0] * math.sqrt(2)
+def _scatter(values: Array, despiked: Array) -> float:
+    """Standard deviation of a sample; of values that mostly repeat, by the changes that despiking leaves."""
+    changes = MAD * float(np.median(np.abs(np.diff(values)))) or float(np.sqrt(np.mean(np.diff(despiked) ** 2)))
+    return max(changes / math.sqrt(2), 1e-9 * float(np.median(np.abs(despiked))))  # smoothing rounds a constant
+
+
+def _mean_and_spread(values: Sequence[float]) -> tuple[float, Interval]:
+    """Geometric mean, lowest and highest over the seeds; for one seed, half an octave to each side, its grain."""
+    low, high = min(values), max(values)
+    mean = float(np.clip(np.exp(np.mean(np.log(values))), low, high))
+    return mean, (low, high) if len(values) > 1 else (low / math.sqrt(2), high * math.sqrt(2))

@@ -17,6 +17,9 @@ from clr.spec import ConfirmSpec, RangeTestSpec, SearchSpec
 if TYPE_CHECKING:
     from clr.task import Task
 
+OWN = {"model", "optimizer", "train"}
+"""What the caller's own task must be made of; a model may compute its loss itself."""
+
 
 def range_test(
     task: "Task | None" = None,
@@ -41,13 +44,14 @@ def range_test(
         ``RangeTest``: ``.curves``, ``.bounds``, ``.cost_steps``, ``.chart()``, ``.to_csv(path)``.
 
     Raises:
-        InvalidArgument: neither or both of a task and a model were given.
+        InvalidArgument: neither or both were given, or ``own`` lacks the model, optimizer or data.
     """
     from clr.borrowed import borrowed
     from clr.training import execute
 
-    if (task is None) != ("model" in own):
-        raise InvalidArgument("task: give either a task, or model=, optimizer=, loss= and train= of your own")
+    if not (own.keys() >= OWN if task is None else not own):
+        given = ", ".join(["a task"] * (task is not None) + sorted(own)) or "neither"
+        raise InvalidArgument(f"task: give a task, or model=, optimizer= and train= of your own, but got {given}")
     with ExitStack() as stack:
         task = task or stack.enter_context(borrowed(**own))
         budget = Budget(epochs, task.iterations_per_epoch)

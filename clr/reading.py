@@ -27,6 +27,9 @@ transition begins and ends."""
 MAD = 1.4826
 """Median absolute deviation to standard deviation, for a normal distribution."""
 
+MEDIAN_ERROR = 1.25
+"""Standard error of a median, in those of a mean, for a normal distribution."""
+
 
 def smooth(values: ArrayLike, width: float) -> Array:
     """Gaussian smoothing with standard deviation ``width`` in samples; the kernel is cut and renormalised at the ends.
@@ -41,6 +44,11 @@ def smooth(values: ArrayLike, width: float) -> Array:
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / width) ** 2)
     inside = slice(radius, radius + len(y))
     return np.asarray(np.convolve(y, kernel)[inside] / np.convolve(np.ones(len(y)), kernel)[inside])
+
+
+def averaged(width: float) -> float:
+    """Samples that ``smooth`` averages: the noise's standard deviation falls by the root of it."""
+    return max(1.0, 2 * math.sqrt(math.pi) * width)
 
 
 def despike(values: ArrayLike) -> Array:
@@ -61,10 +69,11 @@ def finite_head(values: ArrayLike) -> Array:
 
 @dataclass(frozen=True)
 class Start:
-    """The loss of an untouched network: its level and its standard deviation from batch to batch."""
+    """The loss of an untouched network: its level, its standard deviation from batch to batch, the level's error."""
 
     level: float
     sd: float
+    error: float
 
     @classmethod
     def of(cls, loss: ArrayLike) -> "Start | None":
@@ -79,7 +88,8 @@ class Start:
         level = float(np.median(head))
         around = MAD * float(np.median(np.abs(head - level)))
         between = MAD * float(np.median(np.abs(np.diff(head)))) / math.sqrt(2)
-        return cls(level, max(around, between, 1e-9 * abs(level) + 1e-12))
+        sd = max(around, between, 1e-9 * abs(level) + 1e-12)
+        return cls(level, sd, MEDIAN_ERROR * sd / math.sqrt(len(head)))
 
 
 @dataclass(frozen=True)
@@ -118,15 +128,12 @@ def read_valley(x: Array, losses: Sequence[ArrayLike], start: Start, width: floa
     n = len(x)
     heads = [finite_head(loss)[:n] for loss in losses]
     lowest = min((float(despike(head).min()) for head in heads if len(head)), default=start.level)
-    ceiling = start.level + max(
-        3 * start.sd, start.level - lowest
-    )  # explosions all count the same, as large as the fall
+    ceiling = start.level + max(3 * start.sd, start.level - lowest)  # explosions all count as large as the fall
     rows = [np.minimum(np.concatenate([head, np.full(n - len(head), np.inf)]), ceiling) for head in heads]
     curve = smooth(despike(np.mean(rows, axis=0)), width * n)
     k = int(np.argmin(curve))
     fall = start.level - float(curve[k])
-    samples = max(1.0, 2 * math.sqrt(math.pi) * width * n)  # that a Gaussian of this width averages
-    error = start.sd / math.sqrt(len(heads) * samples)
+    error = start.sd / math.sqrt(len(heads) * averaged(width * n))
     if fall > FALL * error:
         inside = curve <= curve[k] + max(EDGE * fall, 2 * error)
         beyond = np.flatnonzero(~inside[k:])

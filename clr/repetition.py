@@ -20,6 +20,9 @@ from clr.run import Curve, Plan, Run, fresh_seeds
 LOWEST, HIGHEST = 1e-7, 10.0
 """Ends of the bracket: below any rate that moves a network, above any but the rarest that do not break it."""
 
+NARROWEST = math.log(1e4)
+"""A bracket with one end of the caller's own spans at least this: four decades, the last part of which falls."""
+
 BRACKET_SHARE, RAMP_SHARE, PROOF_SHARE = 1 / 10, 3 / 40, 1 / 4
 """Shares of one repetition's budget: a bracket, two ramps and three proofs fill it. As much as possible goes to the
 proofs, since short ones mislead; ramps only say where to put them."""
@@ -63,7 +66,7 @@ EXPLODED = 3.0
 
 @dataclass(frozen=True)
 class Finding:
-    """What one repetition says; no rates when it could not be carried out.
+    """What one repetition says; no rates when it could not be carried out, or neither learnt nor broke.
 
     Args:
         max_lr, interval: the rate for the whole training, and where else it may lie.
@@ -117,18 +120,24 @@ class _Proof:
         return cls(x, float(tail.mean()), float(tail.std()) / math.sqrt(len(tail)))
 
 
-def repetition(budget: int, training: int, seed: int, lowest: float, highest: float) -> Plan[Finding]:
+def repetition(
+    budget: int, training: int, seed: int, lowest: float | None = None, highest: float | None = None
+) -> Plan[Finding]:
     """Bracket, two ramps, two proofs and a third, in at most ``budget`` steps.
 
     Args:
         budget: steps of all runs together, >= ``FEWEST_STEPS``.
         training: steps of one cycle of the training to be recommended for.
         seed: of this repetition.
-        lowest, highest: rates that the bracket spans.
+        lowest, highest: rates that the bracket spans; None: ``LOWEST`` and ``HIGHEST``. No run goes beyond a highest
+            rate of the caller's own, whatever the bracket says.
     """
     steps = _Lengths.of(budget, training)
     bracket_seed, proof_seed, *ramp_seeds = fresh_seeds(seed, "repetition", 4)
-    bracket = _ramp(math.log(lowest), math.log(highest), steps.bracket, bracket_seed)
+    limit = math.log(highest) if highest else math.inf
+    bottom = math.log(lowest) if lowest else min(math.log(LOWEST), limit - NARROWEST)
+    top = limit if highest else max(math.log(HIGHEST), bottom + NARROWEST)
+    bracket = _ramp(bottom, top, steps.bracket, bracket_seed)
     (curve,) = yield [bracket]
     runs = [(bracket, curve)]
     start = Start.of(curve.loss)
@@ -138,10 +147,10 @@ def repetition(budget: int, training: int, seed: int, lowest: float, highest: fl
     wide = read_valley(_x(bracket), [curve.loss], start, BRACKET_WIDTH)
 
     low, high = (wide.edge - DOWN, wide.edge + UP) if wide.broke else (wide.edge - DECADE, wide.edge + DECADE)
-    ramps = [_ramp(low, high, steps.ramp, one) for one in ramp_seeds]
+    ramps = [_ramp(low, min(high, limit), steps.ramp, one) for one in ramp_seeds]
     curves = yield ramps
     runs += zip(ramps, curves, strict=True)
-    evidence = _Evidence(start, steps, wide, _x(ramps[0]), [curve.loss for curve in curves])
+    evidence = _Evidence(start, steps, wide, _x(ramps[0]), [curve.loss for curve in curves], limit)
 
     rates = evidence.first_two
     while len(evidence.proofs) < 3:
@@ -162,10 +171,13 @@ class _Evidence:
         steps: lengths of the runs.
         wide: reading of the bracket.
         x, losses: rates and losses of the ramps.
+        limit: the highest rate that may be tried or recommended.
     """
 
-    def __init__(self, start: Start, steps: _Lengths, wide: Valley, x: Array, losses: list[list[float]]) -> None:
-        self.start, self.steps, self.wide, self.x = start, steps, wide, x
+    def __init__(
+        self, start: Start, steps: _Lengths, wide: Valley, x: Array, losses: list[list[float]], limit: float
+    ) -> None:
+        self.start, self.steps, self.wide, self.x, self.limit = start, steps, wide, x, limit
         self.both = read_valley(x, losses, start, RAMP_WIDTH)
         self.each = [read_valley(x, [loss], start, RAMP_WIDTH) for loss in losses]
         # At rate r a proof travels TRIANGLE_AREA * steps * r; the ramp had travelled steps / span * r before it reached
@@ -174,10 +186,18 @@ class _Evidence:
         self.proofs: list[_Proof] = []
 
     @property
+    def broke(self) -> bool:
+        """Whether some rate was too high."""
+        return self.wide.broke or self.both.broke
+
+    @property
     def first_two(self) -> list[float]:
-        """Around the middle of the two limits; around the lower one, and further apart, where nothing was learnt."""
+        """Around the middle of the two limits; around the lower one, and further apart, where nothing was learnt.
+
+        The third has room above them.
+        """
         share, gap = (1 / 2, STEP) if self.both.learned else (1, BLIND_STEP)
-        centre = self.both.edge - share * self.area
+        centre = min(self.both.edge - share * self.area, self.limit - STEP - gap / 2)
         return [centre - gap / 2, centre + gap / 2]
 
     @property
@@ -186,7 +206,8 @@ class _Evidence:
         low, high = self.proofs[:2]
         best = self._best
         if self.start.level - best.end < max(4 * self._end_error, EDGE * self.both.fall):
-            return low.x - 2 * STEP  # neither learnt: both are too high, since the ramps end at a break
+            # Neither learnt: too high where the ramps ended at a break, too low where they did not.
+            return low.x - 2 * STEP if self.broke else high.x + STEP
         if high.end <= best.end + math.sqrt(2) * best.error:
             return high.x + STEP  # below the limit of stability more is better, so a draw goes up
         return low.x - STEP
@@ -222,21 +243,20 @@ class _Evidence:
     def finding(self, runs: list[tuple[Run, Curve]]) -> Finding:
         """The rate for the whole training, its interval and what speaks against it."""
         top = self._vertex()
-        if (
-            not self.both.learned
-        ):  # distance limits: the exponent lies between 1/2 and 1, and 1/2 gives the highest place
+        if not self.both.learned:  # distance limits: the exponent is from 1/2 to 1, and 1/2 gives the highest place
             top = min(top, self.both.edge - self.area / 2)
         # From a proof's length to the training's, the best rate goes as length ** -g: 0 if stability limits it, 1/2 if
         # gradient noise does, 1 if distance does. The middle of the first two, or of all where nothing was learnt.
         longer = (0.25 if self.both.learned else 0.5) * math.log(self.steps.training / self.steps.proof)
-        x = top - longer
+        x = min(top - longer, self.limit)
         good = [top] + [proof.x for proof in self.proofs if proof.end <= self._best.end + 2 * self._noise]
         low, high = max(min(good) - 2 * longer, x - 1.5 * STEP), min(max(good), x + STEP)
         onsets = [math.exp(valley.onset) for valley in self.each if valley.onset is not None]
         confidence, doubts = self._judgement()
+        known = confidence != "inconclusive" or self.broke
         return Finding(
-            math.exp(x),
-            (math.exp(min(low, x)), math.exp(max(high, x))),
+            _rate(x) if known else None,
+            (_rate(min(low, x)), _rate(max(high, x))) if known else None,
             (min(onsets), max(onsets)) if onsets else None,
             confidence,
             doubts,
@@ -256,7 +276,7 @@ class _Evidence:
         return grade, doubts
 
     def _doubts(self) -> Iterator[str]:
-        if not (self.wide.broke or self.both.broke):
+        if not self.broke:
             yield "no rate tried was too high"
         if not self.both.learned:
             yield "the ramps were too short to learn anything"
@@ -270,8 +290,8 @@ class _Evidence:
 def _ramp(low: float, high: float, steps: int, seed: int) -> Run:
     return Run(
         policy="exponential_ramp",
-        base_lr=math.exp(low),
-        max_lr=math.exp(high),
+        base_lr=_rate(low),
+        max_lr=_rate(high),
         stepsize=steps,
         steps=steps,
         seed=seed,
@@ -282,7 +302,7 @@ def _ramp(low: float, high: float, steps: int, seed: int) -> Run:
 
 
 def _triangle(x: float, steps: int, seed: int) -> Run:
-    top = math.exp(x)
+    top = _rate(x)
     return Run(
         policy="triangular",
         base_lr=top / RATIO,
@@ -293,6 +313,11 @@ def _triangle(x: float, steps: int, seed: int) -> Run:
         evaluate_every=steps,
         val_limit=VAL_LIMIT,
     )
+
+
+def _rate(x: float) -> float:
+    """The rate at ``x``, without what logarithms add: 10 rather than 10.000000000000002."""
+    return float(f"{math.exp(x):.12g}")
 
 
 def _x(ramp: Run) -> Array:

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -73,9 +73,8 @@ class Engine:
             return _get(reference)
         except LostRun as error:
             raise RunFailed(f"the process that loaded the task was lost: {error}") from None
-        except BaseException:
-            ray.cancel(reference, force=True)
-            raise
+        finally:
+            _cancel({reference: reference})
 
     def stream(self, trainee: dict[str, Any], run: dict[str, Any], attempt: int, resources: dict[str, float]) -> Any:
         """Start a run; the stream of its points."""
@@ -102,18 +101,31 @@ class Engine:
 
     def cancel(self, streams: list[Any]) -> None:
         """Cancel runs and return once they have ended: politely first, then by ending their processes."""
-        for stream in streams:
-            ray.cancel(stream, force=False)
-        pending = [stream.completed() for stream in streams]
-        if pending:
-            _, late = ray.wait(pending, num_returns=len(pending), timeout=CANCEL_GRACE_S)
-            for stream, reference in zip(streams, pending, strict=True):
-                if reference in late:
-                    ray.cancel(stream, force=True)
+        _cancel({stream.completed(): stream for stream in streams})
 
     def stop(self) -> None:
         """Disconnect; an embedded runtime ends with all its processes."""
         ray.shutdown()
+
+
+def _cancel(tasks: dict[Any, Any]) -> None:
+    """Cancel what is under way, given by the reference that is ready once it has ended.
+
+    Never by force at once: Ray 2.60 ends the driver when a task that is cancelled by force completes at that moment.
+    """
+    late = _not_ready(tasks, timeout_s=0)
+    for reference in late:
+        ray.cancel(tasks[reference], force=False)
+    for reference in _not_ready(late, timeout_s=CANCEL_GRACE_S):
+        ray.cancel(tasks[reference], force=True)
+
+
+def _not_ready(references: Iterable[Any], timeout_s: float) -> list[Any]:
+    waiting = list(references)
+    if not waiting:
+        return []
+    late: list[Any] = ray.wait(waiting, num_returns=len(waiting), timeout=timeout_s, fetch_local=False)[1]
+    return late
 
 
 def _get(reference: Any) -> Any:

@@ -53,7 +53,7 @@ def test_killing_the_worker_in_mid_search_loses_and_repeats_no_finished_trial(
     database: Database, tmp_path: Path
 ) -> None:
     work = Work(database)
-    job_id = work.submit("digits", epochs=40, search={"trials": 24}, confirm=None)
+    job_id = work.submit("digits", epochs=20, search={"trials": 24}, confirm=None)
 
     def trials() -> dict:
         with database.read() as session:
@@ -71,7 +71,7 @@ def test_killing_the_worker_in_mid_search_loses_and_repeats_no_finished_trial(
         job = work.ended(job_id, timeout_s=100)
     assert (job.state, job.error, job.epoch) == ("succeeded", None, 2)
     after = complete()
-    assert sorted(after) == list(range(24))
+    assert len(after) == 24  # not always 0 to 23: a number that was asked for and never begun is not used again
     for number, row in before.items():
         now = after[number]
         assert (now.attempt, now.value, now.params, now.finished_at) == (
