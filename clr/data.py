@@ -107,7 +107,8 @@ def training_batches(
 
 def loader_generators(loader: Any) -> list[torch.Generator]:
     """The random generators that a loader and its sampler hold themselves; an order drawn from them is not global."""
-    owners = (loader, getattr(loader, "sampler", None))
+    batches = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
     found = {id(own): own for owner in owners if isinstance(own := getattr(owner, "generator", None), torch.Generator)}
     return list(found.values())
 

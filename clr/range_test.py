@@ -171,8 +171,8 @@ def _base_interval(max_lr: float, onsets: Sequence[Interval]) -> Interval:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Geometric mean."""
-    return math.exp(sum(map(math.log, values)) / len(values))
+    """Geometric mean; rounding does not take it out of the values' range."""
+    return min(max(math.exp(sum(map(math.log, values)) / len(values)), min(values)), max(values))
 
 
 def _smoothed(findings: Sequence[Finding]) -> dict[str, list[float]]:

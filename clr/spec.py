@@ -15,6 +15,7 @@ CyclicPolicy = Literal["triangular", "triangular2", "exp_range", "exp_range_ampl
 Baseline = Literal["fixed", "one_cycle", "cosine"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=1e-12, le=1e6, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Epochs = Annotated[float, Field(ge=1e-6, le=100_000, allow_inf_nan=False)]
 Multiplier = Annotated[float, Field(ge=1e-7, le=100_000, allow_inf_nan=False)]
@@ -148,9 +149,9 @@ OptimizerSpec = Annotated[SGD | Adam | AdamW | NAdam | RAdam | RMSprop | Adagrad
 class RangeTestSpec(_Strict):
     """The LR range test. Nulls leave the choice to the method."""
 
-    min_lr: Positive | None = Field(None, description="lowest rate of the ramp; null: chosen by the method")
-    max_lr: Positive | None = Field(None, description="highest rate of the ramp; null: past divergence")
-    seeds: int = Field(3, ge=1, le=20, description="how many times the test is repeated")
+    min_lr: Rate | None = Field(None, description="lowest rate of the ramp; null: chosen by the method")
+    max_lr: Rate | None = Field(None, description="highest rate of the ramp; null: past divergence")
+    seeds: int = Field(3, ge=1, le=20, description="most repetitions; fewer where each would be too short to read")
     epochs: Epochs | None = Field(
         None,
         description="budget of the whole test, all seeds together; null: at most one training",

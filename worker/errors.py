@@ -1,5 +1,11 @@
 """Why a job's work stops before its end. Each is raised where work is waited for, and handled in ``worker.job``."""
 
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+OUTAGE = (OperationalError, InterfaceError, StorageInternalError)
+"""The database did not answer: nobody's fault but its own. Leases run out, and the work is taken up again."""
+
 
 class Stop(Exception):
     """Root of the reasons."""

@@ -22,7 +22,7 @@ from service.store.errors import LeaseLost
 from service.store.jobs import Lease
 from service.store.models import Job
 from worker.engine import Engine
-from worker.errors import Cancelled, HandedBack, LimitReached, RunFailed
+from worker.errors import OUTAGE, Cancelled, HandedBack, LimitReached, RunFailed
 from worker.runs import Item, Runs
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,9 @@ class JobDriver:
         try:
             self._work()
             self._end(jobs.succeed)
-        except LeaseLost:
+        except (LeaseLost, *OUTAGE) as error:
             self.runs.drop()
-            log.warning("lease lost: job=%s", self.lease.job_id)
+            log.warning("left to its next owner: job=%s: %s", self.lease.job_id, error)
         except Cancelled:
             self._end(jobs.cancelled)
         except HandedBack:
@@ -82,8 +82,8 @@ class JobDriver:
         try:
             with self.database.begin() as session:
                 transition(session, self.lease, *details)
-        except LeaseLost:
-            log.warning("lease lost at the end: job=%s", self.lease.job_id)
+        except (LeaseLost, *OUTAGE) as error:
+            log.warning("left to its next owner at the end: job=%s: %s", self.lease.job_id, error)
 
     def _work(self) -> None:
         self._describe()

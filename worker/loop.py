@@ -12,6 +12,7 @@ from service.settings import Settings
 from service.store import jobs, workers
 from service.store.database import Database
 from worker.engine import Engine
+from worker.errors import OUTAGE
 from worker.job import JobDriver
 
 log = logging.getLogger(__name__)
@@ -52,17 +53,19 @@ class Worker:
         """Claim and drive jobs until ``stopping`` is set."""
         self.engine = engine
         self.publish(engine.total())
-        seen_in = SEEN_EVERY_S
+        seen_at = time.monotonic()
         while not self.stopping.is_set():
             self._threads = [thread for thread in self._threads if thread.is_alive()]
-            claimed = self._has_room() and self._claim()
-            if not claimed:
-                self.stopping.wait(self.settings.poll_s)
-                seen_in -= self.settings.poll_s
-            if seen_in <= 0:
-                with self.database.begin() as session:
-                    workers.seen(session, self.owner)
-                seen_in = SEEN_EVERY_S
+            try:
+                if time.monotonic() - seen_at > SEEN_EVERY_S:
+                    with self.database.begin() as session:
+                        workers.seen(session, self.owner)
+                    seen_at = time.monotonic()
+                if self._has_room() and self._claim():
+                    continue
+            except OUTAGE as error:
+                log.warning("the database does not answer: %s", error)
+            self.stopping.wait(self.settings.poll_s)
         deadline = time.monotonic() + STOP_WITHIN_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

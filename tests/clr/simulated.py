@@ -17,13 +17,20 @@ Simulate = Callable[[Run], Curve]
 
 def carry_out(plan: Plan[Result], simulate: Simulate) -> Result:
     """What the plan finds when ``simulate`` makes its runs."""
+    return in_batches(plan, simulate)[0]
+
+
+def in_batches(plan: Plan[Result], simulate: Simulate) -> tuple[Result, list[int]]:
+    """The same, and how many runs each batch had."""
     curves: Any = None
+    sizes: list[int] = []
     while True:
         try:
-            curves = [simulate(run) for run in plan.send(curves)]
+            runs = plan.send(curves)
         except StopIteration as stop:
-            result: Result = stop.value
-            return result
+            return stop.value, sizes
+        sizes.append(len(runs))
+        curves = [simulate(run) for run in runs]
 
 
 def bowl(a: float = 1.0, b: float = 0.0, k: float = 1.0, noise: float = 0.02) -> Simulate:

@@ -7,12 +7,10 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-import clr
 from clr.bounds import Bounds
 from clr.policies import CYCLIC, schedule
 from clr.proposal import Budget
 from clr.recommendation import TORCH_MODES, Cost, Evidence, Recommendation
-from clr.spec import ConfirmSpec
 from clr.tasks import load_task
 from clr.tasks.networks import mlp
 
@@ -161,37 +159,3 @@ def test_what_is_pasted_says_how_sure_it_is_and_how_long_a_cycle_takes() -> None
         ")\n"
         "# call scheduler.step() after every optimizer.step(); train for whole cycles of 40 steps\n"
     )
-
-
-def test_digits_are_recommended_bounds_with_evidence() -> None:
-    digits = replace(load_task("digits"), device="cpu")
-    found = clr.recommend(digits, epochs=8, trials=2, seeds=2, policies=["triangular", "exp_range"])
-    assert found.source == "confirm"
-    assert found.base_lr is not None
-    assert found.max_lr is not None
-    assert found.stepsize is not None
-    assert 0 < found.base_lr < found.max_lr
-    assert found.stepsize % 1 == 0
-    assert found.iterations_per_epoch == digits.iterations_per_epoch == 18
-    evidence, cost = found.evidence, found.cost
-    assert evidence is not None
-    assert (evidence.metric, evidence.direction, evidence.epochs, evidence.seeds) == ("accuracy", "maximize", 8, 2)
-    assert [run["name"] for run in evidence.runs] == ["recommended", *ConfirmSpec().baselines]
-    assert evidence.runs[0]["mean"] > 0.9
-    assert cost is not None
-    assert cost.relative_to_one_training == pytest.approx(cost.steps / (8 * 18), abs=0.01)
-    assert 17 < cost.relative_to_one_training < 25, "a test, two trials, nine probes and six to eight trainings more"
-    assert Recommendation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
-
-
-def test_a_task_that_cannot_be_learnt_is_recommended_nothing() -> None:
-    data = torch.randn(64, 4), torch.randn(64, 1)
-
-    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return (0 * output).sum() + 1.0
-
-    task = clr.Task(model=lambda: torch.nn.Linear(4, 1), train=data, loss=loss, device="cpu", batch_size=8)
-    found = clr.recommend(task, epochs=20, trials=1, seeds=2)
-    assert (found.source, found.confidence, found.max_lr) == ("range_test", "inconclusive", None)
-    assert found.reasons
-    assert found.cost is not None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clr.bounds import RATIO
 from clr.repetition import DOWN, FEWEST_STEPS, HIGHEST, LOWEST, STEP, UP, Finding, repetition
 from clr.run import Run
-from tests.clr.simulated import EDGE_OF_STABILITY, Simulate, bowl, carry_out, losses_of
+from tests.clr.simulated import EDGE_OF_STABILITY, Simulate, bowl, carry_out, in_batches, losses_of
 
 
 def find(simulate: Simulate, budget: int = 500, training: int = 1000, seed: int = 0, **ends: float | None) -> Finding:
@@ -29,13 +29,7 @@ def highest(finding: Finding) -> float:
 
 
 def test_a_bracket_two_ramps_and_three_proofs_are_run_in_four_batches() -> None:
-    simulate, sizes = bowl(), []
-    plan = repetition(500, 1000, 0)
-    batch = next(plan)
-    with pytest.raises(StopIteration):
-        while True:
-            sizes.append(len(batch))
-            batch = plan.send([simulate(run) for run in batch])
+    _, sizes = in_batches(repetition(500, 1000, 0), bowl())
     assert sizes == [1, 2, 2, 1]
 
 
@@ -115,6 +109,13 @@ def test_a_highest_rate_that_is_still_too_low_is_itself_proved() -> None:
     assert finding.confidence == "low"
     assert finding.max_lr is not None
     assert 0.01 < finding.max_lr <= 0.05
+
+
+def test_a_training_shorter_than_its_proofs_is_not_advised_more_than_the_highest_rate() -> None:
+    free, limited = find(bowl(), training=20), find(bowl(), training=20, highest=0.05)
+    assert limited.max_lr == 0.05
+    assert highest(limited) == 0.05
+    assert (free.max_lr or 0) > 0.05
 
 
 def test_without_a_highest_rate_a_bracket_that_never_broke_is_followed_by_ramps_a_decade_beyond() -> None:

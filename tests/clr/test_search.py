@@ -7,7 +7,6 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-import clr
 from clr.bounds import Bounds
 from clr.errors import InvalidArgument
 from clr.policies import CYCLIC
@@ -15,7 +14,6 @@ from clr.proposal import Budget, Proposal
 from clr.run import fresh_seeds
 from clr.search import Search, best, create_study
 from clr.spec import SearchSpec
-from clr.tasks import load_task
 
 BOUNDS = Bounds(0.01, 0.1, {"base_lr": (0.007, 0.013), "max_lr": (0.07, 0.13)}, "high")
 BUDGET = Budget(20, 100)
@@ -223,17 +221,6 @@ def test_bounds_that_are_inconclusive_cannot_be_searched_around() -> None:
 def test_multipliers_that_no_number_of_cycles_meets_are_refused() -> None:
     with pytest.raises(InvalidArgument, match=r"stepsize_multiplier: 20 epochs / \(2 k\) must lie in it .* \[6, 9\]"):
         make(SearchSpec(stepsize_multiplier=(6, 9)))
-
-
-def test_digits_are_learnt_by_the_best_of_a_few_trials() -> None:
-    digits = replace(load_task("digits"), device="cpu")
-    found = clr.search(digits, BOUNDS, epochs=4, trials=4, seed=0)
-    assert len(found.trials) == len(found.study.get_trials(states=[TrialState.COMPLETE])) == 4
-    values = [value for _, value in found.trials]
-    assert max(value for value in values if value is not None) > 0.93
-    assert found.best == found.trials[values.index(found.study.best_value)][0]
-    again = clr.search(digits, BOUNDS, epochs=4, trials=4, seed=0)
-    assert again.trials == found.trials
 
 
 def test_trials_train_on_a_seed_that_no_other_stage_has() -> None:
