@@ -18,6 +18,10 @@ from worker.errors import LostRun, RunFailed
 ERROR_LINES = 20
 """Lines of a run's traceback that are kept: enough to name the cause, short enough to read in a job."""
 
+LONGEST_PARENT = 35
+"""Bytes of the path below which the session folders may lie: the kernel allows a socket's path 107, the process's own
+folder takes up to 8 and Ray's ``/session_DATE_TIME_PID/sockets/plasma_store`` up to 64."""
+
 CANCEL_GRACE_S = 2.0
 """How long a run may take to notice that it was cancelled before its process is ended."""
 
@@ -40,7 +44,7 @@ class Engine:
             ray.init(
                 num_cpus=cpus or os.cpu_count(),
                 include_dashboard=False,
-                _temp_dir=str(_session_folder(home)),
+                _temp_dir=str(session_folder(home)),
                 **quiet,
             )
         for number, handler in handlers.items():  # ray.init replaces SIGTERM's with sys.exit
@@ -151,10 +155,10 @@ def _fits(have: dict[str, float], want: dict[str, float]) -> int:
     return min(int(have.get(name.upper()[:-1], 0.0) / want[name] + 1e-9) for name in want if want[name] > 0)
 
 
-def _session_folder(home: Path) -> Path:
+def session_folder(home: Path) -> Path:
     """A folder of this process's own; those of processes that are gone are removed. Ray's sockets need a short path."""
     parent = home / "ray"
-    if len(str(parent)) > 40:  # a socket's path ends at 107 bytes, and Ray adds about 60
+    if len(bytes(parent)) > LONGEST_PARENT:
         parent = Path(tempfile.gettempdir()) / f"clr-ray-{os.getuid()}"
     parent.mkdir(parents=True, exist_ok=True)
     for folder in parent.iterdir():

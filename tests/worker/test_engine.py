@@ -1,0 +1,33 @@
+"""What the engine does on its own machine, apart from any job."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from worker.engine import last_lines, session_folder
+
+SOCKET = "/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store"
+
+
+@pytest.mark.parametrize("depth", [1, 3, 20, 100])
+def test_a_sockets_path_fits_however_long_the_home_is(depth: int, tmp_path: Path) -> None:
+    home = tmp_path / ("x" * depth)
+    home.mkdir()
+    folder = session_folder(home)
+    assert folder.is_dir()
+    assert len(bytes(folder.parent)) + len("/4194304") + len(SOCKET) <= 107
+
+
+def test_the_folders_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
+    own = session_folder(tmp_path)
+    gone = own.parent / "4194305"  # above the largest id there is
+    gone.mkdir()
+    (gone / "session").touch()
+    assert session_folder(tmp_path) == own == own.parent / str(os.getpid())
+    assert not gone.exists()
+
+
+def test_of_an_error_the_last_lines_are_kept_without_colours() -> None:
+    text = "\n".join(f"\x1b[36mline {number}\x1b[39m" for number in range(100))
+    assert last_lines(text).splitlines() == [f"line {number}" for number in range(80, 100)]
