@@ -94,6 +94,11 @@ class Search:
                 self.study.tell(trial.number, state=TrialState.FAIL)
                 self.study.enqueue_trial(trial.params)
 
+    def close(self) -> None:
+        """Fail the trials that will not be told any more, so that the study shows none as running."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self.study.tell(trial.number, state=TrialState.FAIL)
+
 
 def create_study(
     storage: optuna.storages.BaseStorage | None, name: str | None, direction: Direction, seed: int

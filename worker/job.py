@@ -152,8 +152,12 @@ class JobDriver:
             for number, proposal in chain(again.items(), fresh):
                 yield number, proposal.run(seed), proposal.to_dict()
 
-        for number, curve in self.runs.carry_out("search", trials()):
-            search.tell(number, curve.value)
+        try:
+            for number, curve in self.runs.carry_out("search", trials()):
+                search.tell(number, curve.value)
+        except (Cancelled, LimitReached, RunFailed):
+            search.close()
+            raise
 
     def _best_trial(self) -> Proposal | None:
         with self.database.read() as session:

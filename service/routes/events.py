@@ -30,7 +30,7 @@ def _since(database: Database, job_id: str, last_id: int) -> tuple[Sequence[Any]
     """Events after ``last_id``, and whether there will be no more after these."""
     with database.read() as session:
         try:
-            finished = jobs.get(session, job_id).state in jobs.FINISHED  # before its events: the last came with it
+            finished = jobs.is_finished(session, job_id)  # before its events: the last came with it
         except NotFound:
             return [], True
         found = events.after(session, job_id, last_id)

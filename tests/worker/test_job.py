@@ -2,10 +2,12 @@
 
 import time
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 from clr.run import Curve, Point
-from service.store import jobs, recommendations, runs
+from service.store import jobs, recommendations, runs, studies
 from tests.worker.conftest import Work
 
 SMALL = {"epochs": 10, "search": {"trials": 4}, "confirm": {"seeds": 2, "baselines": ["fixed"]}}
@@ -21,6 +23,11 @@ def recommendation(work: Work, job_id: str) -> dict:
 def rows(work: Work, job_id: str, stage: str) -> list:
     with work.database.read() as session:
         return runs.of_stage(session, job_id, stage)
+
+
+def states_in_study(work: Work, job_id: str) -> set[TrialState]:
+    study = optuna.load_study(study_name=job_id, storage=studies.storage(work.database.url))
+    return {trial.state for trial in study.get_trials()}
 
 
 def test_a_job_goes_through_its_stages_to_a_confirmed_recommendation(work: Work) -> None:
@@ -111,6 +118,7 @@ def test_a_cancelled_job_stops_within_five_seconds_and_keeps_what_was_found(work
     assert time.monotonic() - asked < 5
     assert recommendation(work, job_id)["source"] == "range_test"
     assert "running" not in {row.state for row in rows(work, job_id, "search")}
+    assert TrialState.RUNNING not in states_in_study(work, job_id)
 
 
 def test_max_steps_is_never_passed_and_what_was_found_is_recommended(work: Work) -> None:
@@ -121,6 +129,7 @@ def test_max_steps_is_never_passed_and_what_was_found_is_recommended(work: Work)
     assert found["source"] == "search"
     assert "limits.max_steps = 600" in found["warnings"][0]
     assert found["torch"]["max_lr"] > 0
+    assert TrialState.RUNNING not in states_in_study(work, job_id)
 
 
 def test_max_seconds_ends_the_job_in_time_with_what_was_found(work: Work) -> None:
