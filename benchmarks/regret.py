@@ -56,7 +56,7 @@ CASES = {
     "digits_mlp_sgdm": Case(lambda: clr.load_task("digits"), 160, (0.02, 1.0)),
     "fashion_cnn_sgdm": Case(lambda: small("fashion-mnist"), 320, (0.008, 0.4)),
     "fashion_cnn_adamw": Case(lambda: replace(small("fashion-mnist"), optimizer=optimizer("AdamW")), 320, (0.001, 0.1)),
-    "cifar_quick_sgdm": Case(cifar, 320, (1e-5, 0.1)),
+    "cifar_quick_sgdm": Case(cifar, 320, (2e-4, 0.01)),
 }
 
 
