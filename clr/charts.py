@@ -7,6 +7,8 @@ import altair as alt
 import numpy as np
 import vl_convert
 
+from clr.repetition import TAIL
+
 SHOWN = 400
 """Points drawn of one curve: about one for each pixel column of the picture."""
 
@@ -23,9 +25,6 @@ DOT: dict[str, Any] = {
     "opacity": 1,
 }
 LEGEND = "thin: each ramp; thick: their smoothed mean; dots: where a short cycle that peaks at this rate ends"
-
-TAIL = 8
-"""The last eighth of a short cycle is its end."""
 
 Document = dict[str, Any]
 

@@ -55,7 +55,7 @@ def predict(spec: JobSpec, schema: Mapping[str, Any] | None = None) -> Cost:
     """
     size = _train_size(spec, schema)
     iterations = None if size is None else max(1, size // spec.batch_size)
-    stages = _stages(spec, iterations)
+    stages = trainings_of_stages(spec, iterations)
     trainings = sum(stages.values())
     epochs = trainings * spec.epochs
     steps = None if iterations is None else ceil(epochs * iterations)
@@ -64,7 +64,8 @@ def predict(spec: JobSpec, schema: Mapping[str, Any] | None = None) -> Cost:
     return Cost(steps, iterations, epochs, trainings, stages)
 
 
-def _stages(spec: JobSpec, iterations: int | None) -> dict[str, float]:
+def trainings_of_stages(spec: JobSpec, iterations: int | None) -> dict[str, float]:
+    """Trainings that each stage costs at most; ``iterations`` is an epoch's, None where it is not known."""
     stages = {"range_test": (spec.range_test.epochs or spec.epochs) / spec.epochs, "search": 0.0, "confirm": 0.0}
     if iterations is not None:
         budget = Budget(spec.epochs, iterations)

@@ -9,7 +9,7 @@ from typing import Any
 
 from clr.bounds import Bounds
 from clr.confirm import confirm_plan, confirm_steps
-from clr.cost import predict
+from clr.cost import trainings_of_stages
 from clr.proposal import Budget, Proposal
 from clr.range_test import range_test_plan
 from clr.recommendation import Cost, Evidence, Recommendation, Source
@@ -113,7 +113,8 @@ class JobDriver:
         about = self.engine.describe(self.runs.trainee, wanted, check=self.runs.check)
         self.metric, self.direction = about["metric"], about["direction"]
         self.budget = Budget(self.spec.epochs, about["iterations_per_epoch"])
-        self.runs.predicted_steps = max(1, round(predict(self.spec).relative_to_one_training * self.budget.steps))
+        trainings = sum(trainings_of_stages(self.spec, self.budget.iterations_per_epoch).values())
+        self.runs.predicted_steps = max(1, round(trainings * self.budget.steps))
         with self.database.begin() as session:
             jobs.describe(session, self.lease, **about, predicted_steps=self.runs.predicted_steps)
 
