@@ -1,7 +1,9 @@
 """The method carried out in this process, one run after the other: ``clr.range_test``, ``search``, ``recommend``."""
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clr.bounds import Bounds
@@ -10,7 +12,7 @@ from clr.errors import InvalidArgument
 from clr.proposal import Budget, Proposal
 from clr.range_test import RangeTest, range_test_plan
 from clr.recommendation import Cost, Evidence, Recommendation, Source
-from clr.run import fresh_seeds
+from clr.run import Curve, Point, Run, fresh_seeds
 from clr.search import Found, Search, best, create_study
 from clr.spec import ConfirmSpec, RangeTestSpec, SearchSpec
 
@@ -71,8 +73,6 @@ def search(
         seed: of the sampler; every trial trains on one and the same seed made from it.
         ranges: ``ratio``, ``stepsize_multiplier``, ``policies``, as in ``clr.spec.SearchSpec``.
     """
-    from clr.training import curve_of
-
     _, direction, _ = task.score
     spec = SearchSpec(trials=trials, **ranges)
     budget = Budget(epochs, task.iterations_per_epoch)
@@ -80,12 +80,27 @@ def search(
     asking = Search(study, spec, bounds, budget)
     (trial_seed,) = fresh_seeds(seed, "search", 1)
     done: list[tuple[Proposal, float | None]] = []
+    steps = 0
     for _ in range(spec.trials):
         number, proposal = asking.ask()
-        value = curve_of(task, proposal.run(trial_seed)).value
+        value, taken = _trial(task, proposal.run(trial_seed), partial(asking.should_prune, number))
         asking.tell(number, value)
         done.append((proposal, value))
-    return Found(best(((value, proposal) for proposal, value in done), direction), done, study)
+        steps += taken
+    return Found(best(((value, proposal) for proposal, value in done), direction), done, steps, study)
+
+
+def _trial(task: "Task", run: Run, prune: Callable[[list[tuple[int, float]]], bool]) -> tuple[float | None, int]:
+    """Value and steps of a trial; the value is None when it diverged or was pruned."""
+    from clr.training import train
+
+    points: list[Point] = []
+    for point in train(task, run):
+        points.append(point)
+        ends = [(p.step, p.metric) for p in points if p.metric is not None]
+        if ends and point.step < run.steps and prune(ends):
+            return None, point.step
+    return Curve.of(points).value, points[-1].step
 
 
 def recommend(
@@ -119,7 +134,6 @@ def recommend(
     finalists = list(dict.fromkeys([found.best or first, first]))
     spec = ConfirmSpec(seeds=seeds)
     confirmed = execute(task, confirm_plan(finalists, spec, budget, seed, direction))
-    steps = tested.cost_steps + sum(proposal.steps for proposal, _ in found.trials)
-    steps += confirm_steps(finalists, spec, budget)
+    steps = tested.cost_steps + found.steps + confirm_steps(finalists, spec, budget)
     evidence = Evidence(metric, direction, epochs, seeds, confirmed.runs, confirmed.verdict)
     return result("confirm", confirmed.winner, steps, evidence=evidence, warnings=confirmed.warnings)

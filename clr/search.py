@@ -1,6 +1,6 @@
 """The search: Optuna over max_lr, the ratio max_lr / base_lr and the number of whole cycles, at equal steps."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,15 @@ from optuna.trial import TrialState
 from clr.bounds import Bounds
 from clr.errors import InvalidArgument
 from clr.proposal import Budget, Proposal, default_multipliers, whole_cycles
+from clr.pruning import falls_behind
 from clr.run import Direction
 from clr.spec import SearchSpec
 
 PAPER = ((4.0, 8.0), (3.0, 2.0), (6.0, 4.0), (1.5, 6.0))
-"""(ratio, stepsize multiplier) pairs the paper trained with or recommends (sections 3.2, 3.3 and 4): tried first."""
+"""(ratio, stepsize multiplier) pairs the paper trained with or recommends (sections 3.2, 3.3, 4): among the first."""
+
+PAPER_SHARE = 1 / 4
+"""Share of the trials that the paper's settings may take: they repeat one max_lr, and few trials have better uses."""
 
 MARGIN = 2.0
 """max_lr is searched this factor around its reading: the optimum is usually within a factor of two of the largest
@@ -48,18 +52,20 @@ class Search:
             study.enqueue_trial(params, skip_if_exists=True)
 
     def _first(self, bounds: Bounds) -> list[dict[str, Any]]:
-        """What the range test and the paper would train with, as far as the ranges allow."""
+        """The range test's own schedule, the same at twice the rate, and the paper's, as far as the ranges allow.
+
+        Twice the rate, because short proofs err low rather than high, and a factor of two is the paper's rule of thumb
+        (section 3.3).
+        """
         low, high = self.spec.ratio
         assert bounds.max_lr is not None
         assert bounds.base_lr is not None
         own = (bounds.max_lr / bounds.base_lr, self.budget.epochs / (2 * self.budget.fewest_cycles))
+        schedules = [(bounds.max_lr, own), (self.max_lr[1], own)]
+        schedules += [(bounds.max_lr, pair) for pair in PAPER[: int(PAPER_SHARE * self.spec.trials)]]
         return [
-            {
-                "max_lr": bounds.max_lr,
-                "ratio": min(max(ratio, low), high),
-                "cycles": self._nearest(multiplier),
-            }
-            for ratio, multiplier in (own, *PAPER)
+            {"max_lr": max_lr, "ratio": min(max(ratio, low), high), "cycles": self._nearest(multiplier)}
+            for max_lr, (ratio, multiplier) in schedules
         ]
 
     def _nearest(self, multiplier: float) -> int:
@@ -77,15 +83,50 @@ class Search:
             cycles=trial.suggest_int("cycles", self.cycles[0], self.cycles[-1], log=True),
             policy=trial.suggest_categorical("policy", self.spec.policies),
         )
-        for name, value in proposal.to_dict().items():
+        for name, value in (proposal.to_dict() | {"steps": proposal.steps}).items():
             if name not in trial.params:
                 trial.set_user_attr(name, value)
         return trial.number, proposal
 
     def tell(self, number: int, value: float | None) -> None:
-        """Tell what trial ``number`` ended at; None: it diverged. Telling a finished trial again changes nothing."""
+        """Tell what trial ``number`` ended at; None: it diverged or was pruned.
+
+        Telling a finished trial again changes nothing.
+        """
         state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+        trial = self.study.get_trials(deepcopy=False)[number]
+        if value is not None and not trial.state.is_finished():
+            self._report(trial, trial.user_attrs["steps"], value)
         self.study.tell(number, value, state=state, skip_if_finished=True)
+
+    def should_prune(self, number: int, points: Sequence[tuple[int, float]]) -> bool:
+        """Whether trial ``number`` is worth no more steps; shown in the study at the ends of its cycles.
+
+        Args:
+            number: of a trial that is under way.
+            points: (steps taken, value) so far, in order; those within a cycle are left out.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        asked = trials[number]
+        cycle = 2 * asked.user_attrs["stepsize"]
+        ends = [(step, value) for step, value in points if step % cycle == 0]
+        for step, value in ends:
+            self._report(asked, step, value)
+        others = [self._shares(trial) for trial in trials if trial.number != number]
+        return falls_behind(self._signed(asked, ends), others)
+
+    def _report(self, trial: optuna.trial.FrozenTrial, step: int, value: float) -> None:
+        """Show a value in the study, once."""
+        if step not in trial.intermediate_values:
+            optuna.trial.Trial(self.study, trial._trial_id).report(value, step)
+
+    def _shares(self, trial: optuna.trial.FrozenTrial) -> list[tuple[float, float]]:
+        return self._signed(trial, sorted(trial.intermediate_values.items()))
+
+    def _signed(self, trial: optuna.trial.FrozenTrial, ends: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
+        """Steps as shares of the trial, and values so that larger is better."""
+        sign = 1 if self.study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
+        return [(step / trial.user_attrs["steps"], sign * value) for step, value in ends]
 
     def forget_all_but(self, numbers: Container[int]) -> None:
         """Fail the trials that were asked for and, by an accident, neither told nor in ``numbers``; ask them again."""
@@ -118,8 +159,12 @@ def best(values: Iterable[tuple[float | None, Proposal]], direction: Direction) 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found: the best schedule, every trial as (schedule, value), and the Optuna study."""
+    """What a search found: the best schedule, every trial as (schedule, value), the steps taken, the Optuna study.
+
+    The value is None where a trial diverged or was pruned.
+    """
 
     best: Proposal | None
     trials: list[tuple[Proposal, float | None]]
+    steps: int
     study: optuna.Study

@@ -154,7 +154,7 @@ class JobDriver:
                 yield number, proposal.run(seed), proposal.to_dict()
 
         try:
-            for number, curve in self.runs.carry_out("search", trials()):
+            for number, curve in self.runs.carry_out("search", trials(), search.should_prune):
                 search.tell(number, curve.value)
         except (Cancelled, LimitReached, RunFailed):
             search.close()

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
@@ -25,6 +25,9 @@ ATTEMPTS = 3
 Item = tuple[int, Run, dict[str, Any]]
 """A run to carry out: its number within the stage, the run, and what people read of it."""
 
+Prune = Callable[[int, Sequence[tuple[int, float]]], bool]
+"""Whether the run of that number is worth no more steps, by its (step, metric) so far."""
+
 
 @dataclass
 class _Flight:
@@ -38,6 +41,16 @@ class _Flight:
     stream: Any
     points: list[Point] = field(default_factory=list)
     unwritten: list[dict[str, Any]] = field(default_factory=list)
+    pruned: bool = False
+
+    @property
+    def curve(self) -> Curve:
+        """All that the run recorded; nothing, and so without a value, once it was pruned."""
+        return Curve() if self.pruned else Curve.of(self.points)
+
+    @property
+    def metrics(self) -> list[tuple[int, float]]:
+        return [(point.step, point.metric) for point in self.points if point.metric is not None]
 
     @property
     def steps(self) -> int:
@@ -110,8 +123,12 @@ class Runs:
             curves.update(self.carry_out(stage, todo))
             sent, offset = [curves[number] for number in numbers], offset + len(batch)
 
-    def carry_out(self, stage: str, queue: Iterable[Item]) -> Iterator[tuple[int, Curve]]:
+    def carry_out(self, stage: str, queue: Iterable[Item], prune: Prune | None = None) -> Iterator[tuple[int, Curve]]:
         """Number and curve of each run of ``queue`` as it ends; the next is taken whenever a slot is free.
+
+        Args:
+            stage, queue: what to run.
+            prune: asked at every metric of a run; a run that it ends has an empty curve.
 
         Raises:
             Stop: there is a reason to stop; see ``worker.errors``. What was under way when ``max_steps`` struck has
@@ -130,7 +147,7 @@ class Runs:
                 else:
                     self._start(stage, *item)
             if self._flights:
-                yield from self._ended()
+                yield from self._ended(prune)
         if limit is not None:
             raise limit
 
@@ -163,19 +180,19 @@ class Runs:
         stream = self.engine.stream(self.trainee, values, attempt, self.resources)
         self._flights[stream] = _Flight(stage, number, run, params, attempt, stream)
 
-    def _ended(self) -> Iterator[tuple[int, Curve]]:
+    def _ended(self, prune: Prune | None) -> Iterator[tuple[int, Curve]]:
         """Wait a moment for points; write what is new; number and curve of each run that has ended."""
         self.check()
         ready = self.engine.ready(list(self._flights), timeout_s=WRITE_EVERY_S / 2)
-        ended = [flight for stream in ready if self._has_ended(flight := self._flights[stream])]
+        ended = [flight for stream in ready if self._has_ended(flight := self._flights[stream], prune)]
         if ended or time.monotonic() - self._written > WRITE_EVERY_S:
             self._write(ended)
         for flight in ended:
             del self._flights[flight.stream]
-            yield flight.number, Curve.of(flight.points)
+            yield flight.number, flight.curve
 
-    def _has_ended(self, flight: _Flight) -> bool:
-        """Take the next point of a run, or find that there are no more."""
+    def _has_ended(self, flight: _Flight, prune: Prune | None) -> bool:
+        """Take the next point of a run; whether there are no more, or none worth waiting for."""
         try:
             attempt, data = self.engine.next(flight.stream)
         except StopIteration:
@@ -190,7 +207,13 @@ class Runs:
             flight.points.append(Point.from_dict(data))
             flight.unwritten.append(data)
             self.spent += len(data["loss"])
-        return False
+            if prune is not None and 0 < flight.steps < flight.run.steps and data["metric"] is not None:
+                flight.pruned = prune(
+                    flight.number, [(p.step, p.metric) for p in flight.points if p.metric is not None]
+                )
+        if flight.pruned:
+            self.engine.cancel([flight.stream])
+        return flight.pruned
 
     def _start_over(self, flight: _Flight, error: LostRun) -> None:
         """A run whose process or node was lost begins again, as a new attempt."""
@@ -225,7 +248,7 @@ class Runs:
                 runs.append(session, self.lease, **flight.identity, points=flight.unwritten)
                 flight.unwritten = []
             for flight in ended:
-                value = Curve.of(flight.points).value
+                value = flight.curve.value
                 state = "pruned" if value is None and flight.stage == "search" else "complete"
                 runs.finish(session, self.lease, **flight.identity, state=state, value=value, steps=flight.steps)
             stage = next(iter(self._flights.values())).stage

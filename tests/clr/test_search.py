@@ -38,11 +38,19 @@ def storage(tmp_path: Path) -> Iterator[optuna.storages.RDBStorage]:
 
 def test_the_range_tests_own_schedule_is_tried_first_and_then_the_papers() -> None:
     search = make()
-    asked = [search.ask()[1] for _ in range(5)]
+    asked = [search.ask()[1] for _ in range(6)]
     assert asked[0] == BUDGET.first_proposal(BOUNDS)
-    assert [p.ratio for p in asked] == pytest.approx([10, 4, 3, 6, 1.5], rel=1e-3)
-    assert [p.stepsize_multiplier for p in asked] == [10, 10, 2, 3.33, 5], "the nearest to 10, 8, 2, 4 and 6 there are"
-    assert {p.max_lr for p in asked} == {0.1}
+    assert [p.max_lr for p in asked] == [0.1, 0.2, 0.1, 0.1, 0.1, 0.1]
+    assert [p.ratio for p in asked] == pytest.approx([10, 10, 4, 3, 6, 1.5], rel=1e-3)
+    multipliers = [p.stepsize_multiplier for p in asked]
+    assert multipliers == [10, 10, 10, 2, 3.33, 5], "the nearest to 10, 10, 8, 2, 4 and 6 there are"
+
+
+def test_the_papers_settings_take_a_quarter_of_a_short_search_at_most() -> None:
+    search = make(SearchSpec(trials=8))
+    ratios = [search.ask()[1].ratio for _ in range(8)]
+    assert ratios[:4] == pytest.approx([10, 10, 4, 3], rel=1e-3)
+    assert len({round(ratio, 1) for ratio in ratios}) > 4
 
 
 def test_the_own_schedule_of_a_long_budget_keeps_the_stepsize_of_the_range_tests_recommendation() -> None:
@@ -210,7 +218,50 @@ def test_the_study_shows_the_whole_schedule_of_a_trial() -> None:
         "stepsize": proposal.stepsize,
         "stepsize_multiplier": proposal.stepsize_multiplier,
         "gamma": proposal.gamma,
+        "steps": proposal.steps,
     }
+
+
+def half_way(study: optuna.Study | None = None) -> Search:
+    """A search of two-cycle schedules, four of which ended, and had 0.6, 0.7, 0.8 and 0.9 half-way."""
+    search = make(SearchSpec(stepsize_multiplier=(5, 5)), study=study)
+    for value in (0.6, 0.7, 0.8, 0.9):
+        number, proposal = search.ask()
+        search.should_prune(number, [(2 * proposal.stepsize, value)])
+        search.tell(number, value)
+    return search
+
+
+def test_a_trial_in_the_lowest_third_at_the_end_of_a_cycle_is_pruned_and_the_study_shows_why() -> None:
+    search = half_way()
+    number, proposal = search.ask()
+    assert not search.should_prune(number, [(2 * proposal.stepsize, 0.75)])
+    number, proposal = search.ask()
+    assert search.should_prune(number, [(2 * proposal.stepsize, 0.65)])
+    search.tell(number, None)
+    trial = search.study.trials[number]
+    assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {2 * proposal.stepsize: 0.65})
+
+
+def test_a_trial_is_not_judged_within_a_cycle() -> None:
+    search = half_way()
+    number, proposal = search.ask()
+    assert not search.should_prune(number, [(2 * proposal.stepsize - 1, 0.0), (3 * proposal.stepsize, 0.0)])
+    assert search.study.trials[number].intermediate_values == {}
+
+
+def test_a_trial_whose_metric_is_minimised_is_pruned_where_it_is_highest() -> None:
+    search = half_way(create_study(None, None, "minimize", 0))
+    number, proposal = search.ask()
+    assert not search.should_prune(number, [(2 * proposal.stepsize, 0.65)])
+    assert search.should_prune(number, [(2 * proposal.stepsize, 0.85)])
+
+
+def test_a_search_taken_up_again_prunes_by_what_was_shown_before(storage: optuna.storages.RDBStorage) -> None:
+    number, proposal = half_way(create_study(storage, "job", "maximize", 0)).ask()
+    again = make(SearchSpec(stepsize_multiplier=(5, 5)), study=create_study(storage, "job", "maximize", 0))
+    assert again.should_prune(number, [(2 * proposal.stepsize, 0.5)])
+    assert again.should_prune(number, [(2 * proposal.stepsize, 0.5)]), "told twice is shown once"
 
 
 def test_bounds_that_are_inconclusive_cannot_be_searched_around() -> None:
