@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clr.data import Data, loader_generators
+from clr.module_state import attributes, set_attributes
 from clr.task import Task, model_loss
 
 
@@ -26,8 +27,8 @@ def borrowed(
     """A task whose every run starts from ``model`` and ``optimizer`` as they are now, whatever it does to them.
 
     When the block ends, also by an exception or KeyboardInterrupt, parameters, gradients, buffers (persistent or
-    not), train / eval mode of every module, optimizer state and groups, and the loaders' generators are what they
-    were. The training loop itself leaves the global random states alone.
+    not), plain attributes and train / eval mode of every module, optimizer state and groups, and the loaders'
+    generators are what they were. The training loop itself leaves the global random states alone.
 
     Args:
         model, optimizer: the caller's own, on whatever device they are.
@@ -60,20 +61,22 @@ def borrowed(
 def _model_state(model: nn.Module) -> Callable[[], None]:
     tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
     gradients = [(one, None if one.grad is None else one.grad.detach().clone()) for one in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
-    names = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    plain = attributes(model)  # train or eval mode is among them
+    own = [dict(vars(module)) for module in model.modules()]
+    places = [(module._buffers, dict(module._buffers)) for module in model.modules()]
 
     @torch.no_grad()
     def back() -> None:
-        for buffers, saved_buffers in names:  # a module may give a buffer's name to another tensor
+        for buffers, saved_buffers in places:  # a module may give a buffer's name to another tensor
             buffers.clear()
             buffers.update(saved_buffers)
         for tensor, saved in tensors:
             tensor.copy_(saved)
         for parameter, gradient in gradients:
             parameter.grad = None if gradient is None else gradient.clone()
-        for module, training in modes:
-            module.training = training
+        for module, values, names in zip(model.modules(), own, plain, strict=True):
+            vars(module).update({name: values[name] for name in names})  # not the tensors that training put there
+        set_attributes(model, plain)
 
     return back
 

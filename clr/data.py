@@ -4,12 +4,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
 from clr.errors import InvalidArgument
+from clr.random_states import random_states, set_random_states
 
 Batch = Any
 Data = Any  # a tuple or mapping of equally long tensors, a map-style Dataset, or an iterable of batches
+
+RESIDENT_SHARE = 0.5
+"""Share of a GPU's free memory that data may take: the other half is for the network and its activations."""
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -28,6 +32,16 @@ def is_resident(data: Data) -> bool:
     """Whether ``data`` is a tuple or mapping of tensors, indexed directly rather than through a loader."""
     values = data.values() if isinstance(data, Mapping) else data if isinstance(data, tuple) else ()
     return bool(values) and all(isinstance(value, torch.Tensor) for value in values)
+
+
+def placed(data: Data, device: torch.device) -> Data:
+    """Resident ``data`` on ``device`` where it fits there; else as it is, and its batches are moved one by one."""
+    if not is_resident(data):
+        return data
+    size = sum(tensor.nbytes for tensor in _tensors(data) if tensor.device != device)
+    if device.type == "cuda" and size > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return data
+    return to_device(data, device)
 
 
 def examples(data: Data) -> int | None:
@@ -68,41 +82,102 @@ def batches_per_epoch(data: Data, batch_size: int) -> int:
     return max(1, count // batch_size)
 
 
-def training_batches(
-    data: Data, batch_size: int, seed: int, device: torch.device, collate: Any = None, workers: int = 0
-) -> Iterator[Batch]:
-    """Shuffled batches on ``device`` without end, epoch after epoch; the order is fixed by ``seed``."""
-    generator = torch.Generator().manual_seed(seed)
+class _Shuffled:
+    """Batches of resident data, in an order drawn anew at each pass; a last, partial one is dropped."""
+
+    def __init__(self, data: Data, count: int, batch_size: int) -> None:
+        self.data, self.count, self.size = data, count, min(batch_size, count)
+        self.generator = torch.Generator()
+        self.device = next(_tensors(data)).device
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = torch.randperm(self.count, generator=self.generator)
+        for index in order[: self.count - self.count % self.size].view(-1, self.size):
+            yield take(self.data, index.to(self.device))
+
+
+class TrainingBatches(Iterator[Batch]):
+    """Shuffled batches on ``device`` without end, epoch after epoch; the order is fixed by ``seed``.
+
+    Args:
+        data: as in ``clr.Task``.
+        batch_size: examples in a batch, >= 1; where ``data`` yields batches itself, it is ignored.
+        seed: of the order.
+        device: where the batches go.
+        collate, workers: for a ``Dataset``, as in ``DataLoader``.
+
+    Raises:
+        InvalidArgument: there is no example, or a pass over a loader yields none.
+    """
+
+    def __init__(
+        self, data: Data, batch_size: int, seed: int, device: torch.device, collate: Any = None, workers: int = 0
+    ) -> None:
+        self.device = device
+        self._loader = _loader(data, batch_size, collate, workers)
+        self._generators = loader_generators(self._loader)
+        for own in self._generators:
+            own.manual_seed(seed)
+        self._epoch: Iterator[Batch] = iter(())
+        self._taken = 0
+
+    def __next__(self) -> Batch:
+        try:
+            batch = next(self._epoch)
+        except StopIteration:
+            self._begin()
+            batch = next(self._epoch, None)
+            if batch is None:
+                raise InvalidArgument("train: must yield at least one batch an epoch, but yielded none") from None
+        self._taken += 1
+        return to_device(batch, self.device)
+
+    def _begin(self) -> None:
+        self._began = random_states(), [own.get_state() for own in self._generators]
+        self._epoch, self._taken = iter(self._loader), 0
+
+    @property
+    def has_places(self) -> bool:
+        """Whether an epoch's order is decided by the random states at its begin, so that a place can be found again."""
+        if isinstance(self._loader, _Shuffled):
+            return True
+        batches = getattr(self._loader, "batch_sampler", None)
+        return type(batches) is BatchSampler and type(batches.sampler) in (RandomSampler, SequentialSampler)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the epoch stands: the random states it began with, and how many batches were taken of it."""
+        states, generators = self._began
+        return {"states": states, "generators": generators, "taken": self._taken}
+
+    def go_to(self, place: dict[str, Any]) -> None:
+        """Go on from a ``place`` of the same data; the global random states are left anywhere."""
+        set_random_states(place["states"])
+        for own, state in zip(self._generators, place["generators"], strict=True):
+            own.set_state(state)
+        self._begin()
+        for _ in range(place["taken"]):
+            next(self)
+
+
+def _loader(data: Data, batch_size: int, collate: Any, workers: int) -> Iterable[Batch]:
     count = examples(data)
+    if count is None:
+        loader: Iterable[Batch] = data
+        return loader
     if count == 0:
         raise InvalidArgument("train: must hold at least one example, but is empty")
     if is_resident(data):
-        assert count is not None
-        data, size = to_device(data, device), min(batch_size, count)
-        while True:
-            order = torch.randperm(count, generator=generator)
-            for index in order[: count - count % size].view(-1, size):
-                yield take(data, index.to(device))
-    loader: Iterable[Batch] = data
-    if count is not None:
-        loader = DataLoader(
-            data,
-            batch_size=min(batch_size, count),
-            shuffle=True,
-            drop_last=True,
-            generator=generator,
-            collate_fn=collate,
-            num_workers=workers,
-        )
-    for own in loader_generators(loader):
-        own.manual_seed(seed)
-    while True:
-        empty = True
-        for batch in loader:
-            empty = False
-            yield to_device(batch, device)
-        if empty:
-            raise InvalidArgument("train: must yield at least one batch an epoch, but yielded none")
+        return _Shuffled(data, count, batch_size)
+    return DataLoader(
+        data,
+        batch_size=min(batch_size, count),
+        shuffle=True,
+        drop_last=True,
+        generator=torch.Generator(),
+        collate_fn=collate,
+        num_workers=workers,
+    )
 
 
 def loader_generators(loader: Any) -> list[torch.Generator]:

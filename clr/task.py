@@ -56,8 +56,8 @@ class Task:
 
     Args:
         model: makes a freshly initialised model; called once a run, under that run's seed.
-        train: tuple or mapping of equally long tensors (kept on the device), a map-style ``Dataset``, or an
-            iterable of batches with a length, such as a ``DataLoader``.
+        train: tuple or mapping of equally long tensors (kept on the device where they fit), a map-style ``Dataset``,
+            or an iterable of batches with a length, such as a ``DataLoader``.
         loss: ``loss(output, target)`` -> scalar tensor, the mean over the batch. May be negative.
         val: as ``train``; None scores a run by its training loss alone.
         metric: ``"accuracy"``, ``"loss"``, or ``metric(output, target)`` -> mean over the batch's examples; batches
@@ -69,10 +69,11 @@ class Task:
         batch_size: examples per batch (ignored where ``train`` yields batches itself).
         accumulate: batches per optimizer step, >= 1. Steps, and so the policy, count optimizer steps.
         clip_norm: largest gradient norm, > 0, or None.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (with a gradient scaler).
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (with a gradient scaler; an update that it skips is no step).
         device: torch device; None takes CUDA where there is one.
+        compile: whether ``torch.compile`` makes the network, or with which of its backends.
         collate: for a ``Dataset``, as in ``DataLoader``.
-        workers: loader processes for a ``Dataset``.
+        workers: loader processes for a ``Dataset``, >= 0.
     """
 
     model: Callable[[], nn.Module]
@@ -89,22 +90,24 @@ class Task:
     clip_norm: float | None = None
     precision: Precision = "fp32"
     device: str | None = None
+    compile: bool | str = False
     collate: Callable[[list[Any]], Batch] | None = None
     workers: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("batch_size", "accumulate"):
-            value = getattr(self, field)
-            if value < 1:
-                raise InvalidArgument(f"{field}: must be at least 1, but got {value!r}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise InvalidArgument(f"clip_norm: must be above 0, but got {self.clip_norm!r}")
-        if isinstance(self.metric, str) and self.metric not in ("accuracy", "loss"):
-            raise InvalidArgument(f'metric: must be "accuracy", "loss" or a function, but got {self.metric!r}')
-        if self.precision not in ("fp32", "bf16", "fp16"):
-            raise InvalidArgument(f'precision: must be "fp32", "bf16" or "fp16", but got {self.precision!r}')
-        if self.direction not in (None, "maximize", "minimize"):
-            raise InvalidArgument(f'direction: must be "maximize" or "minimize", but got {self.direction!r}')
+        for field, least in (("batch_size", 1), ("accumulate", 1), ("workers", 0)):
+            _require(field, getattr(self, field), f"must be at least {least}", getattr(self, field) >= least)
+        _require("clip_norm", self.clip_norm, "must be above 0", self.clip_norm is None or self.clip_norm > 0)
+        known = not isinstance(self.metric, str) or self.metric in ("accuracy", "loss")
+        _require("metric", self.metric, 'must be "accuracy", "loss" or a function', known)
+        known = self.precision in ("fp32", "bf16", "fp16")
+        _require("precision", self.precision, 'must be "fp32", "bf16" or "fp16"', known)
+        known = self.direction in (None, "maximize", "minimize")
+        _require("direction", self.direction, 'must be "maximize" or "minimize"', known)
+        _require("device", self.device, 'must be a torch device such as "cpu" or "cuda:0"', _is_device(self.device))
+        backends = torch.compiler.list_backends(()) if isinstance(self.compile, str) else []
+        known = isinstance(self.compile, bool) or self.compile in backends
+        _require("compile", self.compile, f"must be true, false or one of {', '.join(backends)}", known)
 
     @property
     def iterations_per_epoch(self) -> int:
@@ -120,3 +123,15 @@ class Task:
             return "accuracy", self.direction or "maximize", accuracy
         assert callable(self.metric)
         return getattr(self.metric, "__name__", "metric"), self.direction or "maximize", self.metric
+
+
+def _require(field: str, value: Any, rule: str, holds: bool) -> None:
+    if not holds:
+        raise InvalidArgument(f"{field}: {rule}, but got {value!r}")
+
+
+def _is_device(name: str | None) -> bool:
+    try:
+        return name is None or bool(torch.device(name))
+    except RuntimeError:
+        return False

@@ -1,19 +1,21 @@
 """The one training loop. Range test, trial and confirmation are this loop under different policies."""
 
 import math
-import random
 from collections.abc import Iterator
 from contextlib import nullcontext
-from statistics import median
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clr.data import training_batches, validation_batches
+from clr.checkpoint import Checkpoint
+from clr.data import TrainingBatches, placed, validation_batches
 from clr.errors import InvalidArgument
+from clr.explosion import Explosion
+from clr.module_state import attributes, set_attributes
 from clr.policies import schedule
+from clr.random_states import OwnRandomStates, random_states, set_random_states
 from clr.run import Curve, Plan, Point, Result, Run
 from clr.task import Task
 
@@ -21,52 +23,23 @@ SYNC_STEPS = 16
 """Losses are read from the device at least this often: rarely enough not to stall a GPU, often enough to stop soon
 after a loss is no longer finite."""
 
-
-class _Rng:
-    """The global random states of python, numpy and torch, swapped with the caller's at every yield."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self._outer: Any = None
-        if device.type == "cuda":
-            # a state that is not there yet could not be put back
-            torch.cuda.init()
-        outer = self._get()
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        # torch.manual_seed would also seed a GPU that the caller alone uses
-        (torch.default_generator if device.type == "cpu" else torch).manual_seed(seed)
-        self._inner = self._get()
-        self._set(outer)
-
-    @staticmethod
-    def _get() -> tuple[Any, ...]:
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-        return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
-
-    @staticmethod
-    def _set(state: tuple[Any, ...]) -> None:
-        random.setstate(state[0])
-        np.random.set_state(state[1])
-        torch.set_rng_state(state[2])
-        if state[3] is not None:
-            torch.cuda.set_rng_state_all(state[3])
-
-    def enter(self) -> None:
-        self._outer = self._get()
-        self._set(self._inner)
-
-    def leave(self) -> None:
-        if self._outer is not None:
-            self._inner = self._get()
-            self._set(self._outer)
-            self._outer = None
+MOST_SKIPS = 40
+"""A scaler that skips this many updates in a row has halved its scale from 2**16 to 2**-24, the smallest number of
+fp16: the gradients are not finite at any scale."""
 
 
-def train(task: Task, run: Run) -> Iterator[Point]:
+def train(task: Task, run: Run, checkpoint: Checkpoint | None = None) -> Iterator[Point]:
     """Train, yielding a point every ``run.evaluate_every`` steps and at the end; stop pulling to stop training.
 
     The caller's random states are untouched between and after points. A loss that is no longer finite ends the run
     with a point that says so.
+
+    Args:
+        task: what to train.
+        run: how.
+        checkpoint: a run that was broken off yields the points it had and goes on from there, bit for bit as if it had
+            never been (on a CPU). Without effect where the place in the training data cannot be found again: an
+            iterable of the caller's own, or a sampler other than torch's random and sequential ones.
 
     Raises:
         InvalidArgument: a rule of ``run`` is broken.
@@ -75,10 +48,10 @@ def train(task: Task, run: Run) -> Iterator[Point]:
         if getattr(run, field) < 1:
             raise InvalidArgument(f"{field}: must be at least 1, but got {getattr(run, field)!r}")
     device = torch.device(task.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    rng = _Rng(run.seed, device)
+    rng = OwnRandomStates(run.seed, device)
     rng.enter()
     try:
-        for point in _steps(task, run, device):
+        for point in _points(_Training(task, run, device), checkpoint):
             rng.leave()
             yield point
             rng.enter()
@@ -86,84 +59,154 @@ def train(task: Task, run: Run) -> Iterator[Point]:
         rng.leave()
 
 
-def _steps(task: Task, run: Run, device: torch.device) -> Iterator[Point]:
-    model = task.model().to(device)
-    optimizer = task.optimizer(task.groups(model))
-    multipliers = [group.get("lr_mult", 1.0) for group in optimizer.param_groups]
-    scaler = torch.amp.GradScaler(device.type, enabled=task.precision == "fp16")
-    batches = training_batches(task.train, task.batch_size, run.seed, device, task.collate, task.workers)
-    rate = schedule(run.policy, base_lr=run.base_lr, max_lr=run.max_lr, stepsize=run.stepsize, gamma=run.gamma)
+def _points(training: "_Training", checkpoint: Checkpoint | None) -> Iterator[Point]:
+    if checkpoint is not None and not training.batches.has_places:
+        checkpoint = None
+    done = training.load(checkpoint) if checkpoint is not None else []
+    yield from done
+    while not training.ended:
+        point = training.advance()
+        if point is not None:
+            yield point
+        if checkpoint is not None:
+            done += [point] if point is not None else []
+            if checkpoint.is_due and not training.ended:
+                training.save(checkpoint, done)
+    if checkpoint is not None:
+        checkpoint.remove()
 
-    rates: list[float] = []
-    losses: list[float] = []
-    unread: list[Tensor] = []
-    explosion = _Explosion(run.explode) if run.explode is not None else None
-    model.train()
-    for step in range(1, run.steps + 1):
-        lr = rate(step - 1)
-        rates.append(lr)
-        for group, multiplier in zip(optimizer.param_groups, multipliers, strict=True):
-            group["lr"] = lr * multiplier
-        unread.append(_update(task, model, optimizer, scaler, batches, device))
-        at_point = step % run.evaluate_every == 0 or step == run.steps
-        if not at_point and len(unread) < SYNC_STEPS:
-            continue
-        read = torch.stack(unread).tolist()
-        unread.clear()
-        bad = next((i for i, loss in enumerate(read) if not math.isfinite(loss)), None)
+
+class _Training:
+    """One run as it stands: its model, its optimizer, its place in the data, what it recorded since its last point."""
+
+    def __init__(self, task: Task, run: Run, device: torch.device) -> None:
+        self.run, self.device = run, device
+        self.task = task = replace(task, train=placed(task.train, device), val=placed(task.val, device))
+        self.model = task.model().to(device)
+        self.network = _compiled(self.model, task.compile)
+        self.optimizer = task.optimizer(task.groups(self.model))
+        self.multipliers = [group.get("lr_mult", 1.0) for group in self.optimizer.param_groups]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=task.precision == "fp16")
+        self.batches = TrainingBatches(task.train, task.batch_size, run.seed, device, task.collate, task.workers)
+        self.rate = schedule(run.policy, base_lr=run.base_lr, max_lr=run.max_lr, stepsize=run.stepsize, gamma=run.gamma)
+        self.explosion = Explosion(run.explode) if run.explode is not None else None
+        self.step, self.ended = 0, False
+        self.rates: list[float] = []
+        self.losses: list[float] = []
+        self.model.train()
+
+    def advance(self) -> Point | None:
+        """Train until losses are read from the device; the point, where one is due by then."""
+        unread: list[Tensor] = []
+        due = False
+        while not due and len(unread) < SYNC_STEPS:
+            lr = self.rate(self.step)
+            self.rates.append(lr)
+            for group, multiplier in zip(self.optimizer.param_groups, self.multipliers, strict=True):
+                group["lr"] = lr * multiplier
+            unread.append(self._update())
+            self.step += 1
+            due = self.step % self.run.evaluate_every == 0 or self.step == self.run.steps
+        return self._read(torch.stack(unread).tolist(), due)
+
+    def _read(self, losses: list[float], due: bool) -> Point | None:
+        bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
         if bad is not None:
-            losses += read[: bad + 1]
-            yield Point(step - len(read) + bad + 1, rates[: len(losses)], losses, None, diverged=True)
-            return
-        losses += read
-        if explosion is not None and explosion.after(read):
-            yield Point(step, rates, losses, None, diverged=True)
-            return
-        if at_point:
-            limit = None if step == run.steps else run.val_limit
-            metric = evaluate(task, model, device, limit)
-            diverged = metric is not None and not math.isfinite(metric)
-            yield Point(step, rates, losses, None if diverged else metric, diverged)
-            if diverged:
-                return
-            rates, losses = [], []
+            self.losses += losses[: bad + 1]
+            return self._point(self.step - len(losses) + bad + 1, None, diverged=True)
+        self.losses += losses
+        if self.explosion is not None and self.explosion.after(losses):
+            return self._point(self.step, None, diverged=True)
+        if not due:
+            return None
+        limit = None if self.step == self.run.steps else self.run.val_limit
+        metric = evaluate(self.task, self.network, self.device, limit)
+        diverged = metric is not None and not math.isfinite(metric)
+        return self._point(self.step, None if diverged else metric, diverged)
+
+    def _point(self, step: int, metric: float | None, diverged: bool) -> Point:
+        point = Point(step, self.rates[: len(self.losses)], self.losses, metric, diverged)
+        self.rates, self.losses = [], []
+        self.ended = diverged or step == self.run.steps
+        return point
+
+    def _update(self) -> Tensor:
+        """One optimizer step; the mean loss before it. What a scaler skips is no step: it is tried on other batches."""
+        for _ in range(MOST_SKIPS):
+            loss = self._try_update()
+            if loss is not None:
+                return loss
+        return torch.full((), math.inf, device=self.device)
+
+    def _try_update(self) -> Tensor | None:
+        """The mean loss over ``accumulate`` batches, detached, on the device; None: the scaler skipped the step."""
+        task, scaler = self.task, self.scaler
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for _ in range(task.accumulate):
+            with _autocast(task, self.device):
+                loss = task.loss(*task.forward(self.network, next(self.batches)))
+            scaler.scale(loss / task.accumulate).backward()
+            total += loss.detach().float() / task.accumulate
+        if task.clip_norm is not None:
+            scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), task.clip_norm)
+        before = scaler.get_scale()
+        scaler.step(self.optimizer)
+        scaler.update()
+        skipped = scaler.get_scale() < before
+        return None if skipped and total.isfinite() else total
+
+    def save(self, checkpoint: Checkpoint, done: list[Point]) -> None:
+        """Write all that the rest of the run depends on, and the points it has yielded."""
+        state = {
+            "points": [point.to_dict() for point in done],
+            "recorded": (self.step, self.rates, self.losses),
+            "explosion": None if self.explosion is None else vars(self.explosion),
+            "tensors": _tensors(self.model),
+            "attributes": attributes(self.model),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "place": self.batches.place,
+            "random": random_states(),
+        }
+        checkpoint.save(self.run.to_dict(), self.device, state)
+
+    def load(self, checkpoint: Checkpoint) -> list[Point]:
+        """Go on from where ``checkpoint`` was written, if it was for this run; the points yielded until then."""
+        state = checkpoint.load(self.run.to_dict(), self.device)
+        tensors = _tensors(self.model)
+        if state is None or _shapes(tensors) != _shapes(state["tensors"]):  # the task's own code is another now
+            return []
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(state["tensors"][name])
+        set_attributes(self.model, state["attributes"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.rates, self.losses = state["recorded"]
+        if self.explosion is not None:
+            vars(self.explosion).update(state["explosion"])
+        self.batches.go_to(state["place"])
+        set_random_states(state["random"])
+        checkpoint.restored = len(state["points"])
+        return [Point.from_dict(point) for point in state["points"]]
 
 
-class _Explosion:
-    """Says when the last three losses lie ``falls`` times the deepest fall, or the scatter, above the start."""
-
-    def __init__(self, falls: float) -> None:
-        self.falls = falls
-        self.head: list[float] = []
-        self.last: list[float] = []
-        self.lowest = math.inf
-
-    def after(self, losses: list[float]) -> bool:
-        self.head = (self.head + losses)[:8]
-        self.last = (self.last + losses)[-3:]
-        self.lowest = min(self.lowest, *losses)
-        start = median(self.head)
-        scale = max(start - self.lowest, max(self.head) - min(self.head), 1e-3 * abs(start))
-        return min(self.last) > start + self.falls * scale
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, also buffers that are not persistent."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-def _update(
-    task: Task, model: nn.Module, optimizer: Any, scaler: Any, batches: Iterator[Any], device: torch.device
-) -> Tensor:
-    """One optimizer step over ``task.accumulate`` batches; the mean loss, detached, still on the device."""
-    optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=device)
-    for _ in range(task.accumulate):
-        with _autocast(task, device):
-            loss = task.loss(*task.forward(model, next(batches)))
-        scaler.scale(loss / task.accumulate).backward()
-        total += loss.detach().float() / task.accumulate
-    if task.clip_norm is not None:
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), task.clip_norm)
-    scaler.step(optimizer)
-    scaler.update()
-    return total
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+def _compiled(model: nn.Module, how: bool | str) -> nn.Module:
+    if how is False:
+        return model
+    backend = "inductor" if how is True else how
+    return torch.compile(model, backend=backend)  # type: ignore[return-value]
 
 
 @torch.no_grad()

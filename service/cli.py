@@ -112,12 +112,23 @@ def cancel(job_id: JobId) -> None:
 
 
 @app.command()
-def tasks(json: AsJson = False) -> None:
-    """List what the workers can train."""
+def tasks(
+    name: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Show this one with all its arguments.")] = None,
+    json: AsJson = False,
+) -> None:
+    """List what the workers can train, or show one task with its docstring and arguments."""
+    from clr.errors import UnknownTask
     from service import screen
 
     with _client() as client:
-        screen.tasks(client.tasks(), json)
+        known = client.tasks()
+    chosen = next((task for task in known if task["name"] == name), None)
+    if name is None:
+        screen.tasks(known, json)
+    elif chosen is None:
+        raise UnknownTask(f"task: must be one of {', '.join(task['name'] for task in known)}, but got {name!r}")
+    else:
+        screen.task(chosen, json)
 
 
 @app.command()

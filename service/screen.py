@@ -43,6 +43,23 @@ def tasks(values: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     Console().print(table)
 
 
+def task(value: Mapping[str, Any], as_json: bool) -> None:
+    """One task: its docstring, and of each argument what it may be, its default and what it is for."""
+    if _for_machines(as_json):
+        data(value)
+        return
+    schema = value["schema"]
+    table = _table("argument", "must be", "default", "what it is")
+    for name, about in schema.get("properties", {}).items():
+        default = "required" if name in schema.get("required", []) else json.dumps(about.get("default"))
+        rules = {key: rule for key, rule in about.items() if key not in ("title", "description", "default")}
+        shown = ", ".join(f"{key} {rule if isinstance(rule, str) else json.dumps(rule)}" for key, rule in rules.items())
+        table.add_row(name, Text(shown), Text(default), Text(about.get("description", "")))
+    console = Console()
+    console.print(Text(f"{value['name']}: {value['doc']}"))
+    console.print(table)
+
+
 def recommendation(found: Mapping[str, Any], as_json: bool) -> None:
     """The summary of what was found: bounds and stepsize, how sure, and the runs behind it."""
     if as_json:

@@ -7,12 +7,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
+from jsonschema.exceptions import ValidationError, best_match
+from jsonschema.validators import extend
 from sqlalchemy.orm import Session
 
 from clr.spec import JobSpec
 from service.problems import InvalidField, InvalidInput
 from service.store import workers
+
+_Validator = extend(  # to JSON schema 3.0 is an integer; to a task's annotations it is not, nor is true
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
+)
 
 
 def check(session: Session, spec: JobSpec) -> Mapping[str, Any] | None:
@@ -59,7 +65,8 @@ def _unknown_task(session: Session, name: str) -> InvalidField:
 
 
 def _argument_errors(spec: JobSpec, schema: Mapping[str, Any]) -> Iterator[InvalidField]:
-    for error in Draft202012Validator(schema).iter_errors(spec.args):
+    for found in _Validator(schema).iter_errors(spec.args):
+        error = best_match([found]) or found  # of several kinds allowed, the one that is meant
         path = ["args", *map(str, error.absolute_path)]
         if error.validator == "additionalProperties" and isinstance(error.schema, Mapping):
             yield from _unexpected(spec, error, path)

@@ -33,7 +33,9 @@ def task(name: str) -> Callable[[SomeFactory], SomeFactory]:
 
     Returns:
         A decorator that leaves the function as it is. The function's annotations are the rules for the task's
-        arguments, which are JSON values; an argument ``train_size`` is the number of training examples.
+        arguments, which are JSON values; an argument ``train_size`` is the number of training examples. What people
+        read of an argument is its annotation's ``Field(description=...)``, else its lines under ``Args:`` in the
+        docstring.
 
     Raises:
         InvalidArgument: the name is malformed or taken, or the function is not annotated to return ``clr.Task``.
@@ -123,18 +125,35 @@ def _sentence(factory: Factory, error: Any) -> str:
 @cache
 def _model(factory: Factory) -> type[BaseModel]:
     """The arguments as a pydantic model. Fields go by aliases: an argument may be called ``schema`` or ``copy``."""
-    hints = _hints(factory)
+    hints, told = _hints(factory), told_of_arguments(factory)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(factory).parameters.items():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or name not in hints:
             raise InvalidArgument(f"task: {_place(factory)} must name and annotate each argument, but has {parameter}")
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[f"argument_{name}"] = (hints[name], Field(default, alias=name))
+        described = any(getattr(one, "description", None) for one in getattr(hints[name], "__metadata__", ()))
+        description: dict[str, Any] = {} if described or name not in told else {"description": told[name]}
+        fields[f"argument_{name}"] = (hints[name], Field(default, alias=name, **description))
     try:
         config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
         return create_model("Arguments", __config__=config, **fields)
     except PydanticUserError as error:
         raise InvalidArgument(f"task: the arguments of {_place(factory)} must be JSON values; {error}") from error
+
+
+def told_of_arguments(factory: Any) -> dict[str, str]:
+    """What the section ``Args:`` of a docstring says of each argument, its lines joined."""
+    _, _, section = (inspect.getdoc(factory) or "").partition("Args:\n")
+    section = section.partition("\n\n")[0]
+    told: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        begins = re.match(r" {2,4}(\w+)(?: \([^)]*\))?: (.*)", line)
+        if begins:
+            name = begins[1]
+        if name:
+            told[name] = f"{told.get(name, '')} {(begins[2] if begins else line).strip()}".strip()
+    return told
 
 
 def _hints(factory: Any) -> dict[str, Any]:
@@ -178,6 +197,7 @@ def _plugins() -> dict[str, Factory]:
 def _loaded(point: EntryPoint) -> Factory:
     factory = point.load()
     _require_factory(point.name, factory)
+    _model(factory)
     return factory  # type: ignore[no-any-return]
 
 

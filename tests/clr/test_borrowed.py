@@ -26,7 +26,7 @@ MakeOptimizer = Callable[[nn.Module], Optimizer]
 
 
 class Net(nn.Module):
-    """Parameters, one of them frozen, and buffers of all kinds, changed in place and by giving their name away."""
+    """Parameters, one of them frozen, buffers of all kinds and plain attributes, changed in place and replaced."""
 
     average: Tensor
     seen: Tensor
@@ -37,9 +37,13 @@ class Net(nn.Module):
         self.scale = nn.Parameter(torch.ones(3), requires_grad=False)
         self.register_buffer("seen", torch.zeros(()), persistent=False)
         self.register_buffer("average", torch.zeros(4))
+        self.calls, self.total, self.sizes = 0, torch.zeros(()), [torch.zeros(())]
 
     def forward(self, x: Tensor) -> Tensor:
         self.seen += len(x)
+        self.calls += 1
+        self.total = self.total + len(x)
+        self.sizes[0] += len(x)
         self.average = 0.9 * self.average + 0.1 * x.mean(0)
         output: Tensor = self.body(x - self.average) * self.scale
         return output
@@ -106,6 +110,7 @@ class Mine:
                 "names": [list(module._buffers) for module in self.model.modules()],
                 "gradients": [one.grad for one in weights],
                 "modes": [module.training for module in self.model.modules()],
+                "attributes": [self.model.calls, self.model.total, self.model.sizes],
                 "frozen": [one.requires_grad for one in weights],
                 "optimizer": [self.optimizer.state.get(one) for one in weights],
                 "groups": [group | {"params": [*map(id, group["params"])]} for group in self.optimizer.param_groups],

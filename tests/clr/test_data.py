@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from clr.data import (
+    TrainingBatches,
     batch_length,
     batches_per_epoch,
     examples,
     is_resident,
+    placed,
     to_device,
-    training_batches,
     validation_batches,
 )
 from clr.errors import InvalidArgument
@@ -66,7 +67,7 @@ def labels(batch: Any) -> Tensor:
 
 @each_form
 def test_every_form_of_data_trains_on_each_example_once_an_epoch(form: str) -> None:
-    batches = training_batches(FORMS[form], 5, seed=0, device=CPU)
+    batches = TrainingBatches(FORMS[form], 5, seed=0, device=CPU)
     for _ in range(3):
         epoch = list(islice(batches, batches_per_epoch(FORMS[form], 5)))
         assert sorted(torch.cat([labels(batch) for batch in epoch]).tolist()) == list(range(10))
@@ -92,7 +93,7 @@ def test_a_limit_of_tensors_is_met_exactly_and_the_last_batch_may_be_short() -> 
 @pytest.mark.parametrize("data", [(X, Y), {"x": X, "labels": Y}, TensorDataset(X, Y)])
 def test_the_order_is_shuffled_anew_each_epoch_and_fixed_by_the_seed(data: Any) -> None:
     def order(seed: int) -> list[int]:
-        return torch.cat([labels(batch) for batch in islice(training_batches(data, 5, seed, CPU), 4)]).tolist()
+        return torch.cat([labels(batch) for batch in islice(TrainingBatches(data, 5, seed, CPU), 4)]).tolist()
 
     assert order(0) == order(0)
     assert order(0) != order(1)
@@ -102,22 +103,22 @@ def test_the_order_is_shuffled_anew_each_epoch_and_fixed_by_the_seed(data: Any) 
 
 @pytest.mark.parametrize("data", [(X, Y), TensorDataset(X, Y)])
 def test_inputs_stay_with_their_targets(data: Any) -> None:
-    for x, y in islice(training_batches(data, 3, 0, CPU), 9):
+    for x, y in islice(TrainingBatches(data, 3, 0, CPU), 9):
         assert x[:, 0].tolist() == y.tolist()
 
 
 @pytest.mark.parametrize("data", [(X, Y), TensorDataset(X, Y)])
 def test_a_partial_batch_is_dropped_unless_it_is_the_only_one(data: Any) -> None:
     assert batches_per_epoch(data, 4) == 2
-    assert [len(batch[1]) for batch in islice(training_batches(data, 4, 0, CPU), 5)] == [4] * 5
+    assert [len(batch[1]) for batch in islice(TrainingBatches(data, 4, 0, CPU), 5)] == [4] * 5
     assert batches_per_epoch(data, 64) == 1
-    assert [len(batch[1]) for batch in islice(training_batches(data, 64, 0, CPU), 2)] == [10, 10]
+    assert [len(batch[1]) for batch in islice(TrainingBatches(data, 64, 0, CPU), 2)] == [10, 10]
 
 
 @pytest.mark.parametrize("form", FORMS.keys() - {"loader"})  # a loader of the caller's own draws from it itself
 def test_training_and_scoring_leave_the_global_random_state_alone(form: str) -> None:
     before = torch.get_rng_state()
-    list(islice(training_batches(FORMS[form], 5, 0, CPU), 5))
+    list(islice(TrainingBatches(FORMS[form], 5, 0, CPU), 5))
     list(validation_batches(FORMS[form], 5, None, CPU))
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -126,7 +127,7 @@ def test_a_collate_function_makes_the_batches_of_a_dataset() -> None:
     def collate(rows: list[Any]) -> dict[str, Any]:
         return {"text": [row["text"] for row in rows], "labels": torch.tensor([row["label"] for row in rows])}
 
-    batch = next(training_batches(Words(), 3, 0, CPU, collate))
+    batch = next(TrainingBatches(Words(), 3, 0, CPU, collate))
     assert [len(text) for text in batch["text"]] == batch["labels"].tolist()
     assert [weight for _, weight in validation_batches(Words(), 4, None, CPU, collate)] == [4, 2]
 
@@ -176,9 +177,31 @@ def test_the_length_of_an_epoch_must_be_known_and_above_zero(empty: Any) -> None
 @pytest.mark.parametrize("empty", [(X[:0], Y[:0]), TensorDataset(X[:0]), []])
 def test_training_on_nothing_is_refused_rather_than_endless(empty: Any) -> None:
     with pytest.raises(InvalidArgument, match="train: must "):
-        next(training_batches(empty, 4, 0, CPU))
+        next(TrainingBatches(empty, 4, 0, CPU))
 
 
 def test_tensors_of_different_lengths_are_refused() -> None:
     with pytest.raises(InvalidArgument, match=r"must be equally long, but are \[10, 9\]"):
         batches_per_epoch((X, Y[:9]), 4)
+
+
+def test_tensors_are_placed_on_the_device_once_and_loaders_are_left_alone() -> None:
+    meta = torch.device("meta")
+    assert {tensor.device.type for tensor in placed((X, Y), meta)} == {"meta"}
+    assert placed((X, Y), CPU)[0] is X
+    dataset = TensorDataset(X, Y)
+    assert placed(dataset, meta) is dataset
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_tensors_that_do_not_fit_on_a_gpu_stay_where_they_are_and_their_batches_move(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = torch.device("cuda")
+    assert placed((X, Y), cuda)[0].is_cuda
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * X.nbytes, 0))
+    data = placed((X, Y), cuda)
+    assert data[0] is X
+    x, y = next(TrainingBatches(data, 5, 0, cuda))
+    assert x.is_cuda
+    assert x[:, 0].tolist() == y.tolist()

@@ -115,6 +115,9 @@ def test_without_validation_data_a_run_is_scored_by_its_loss_whatever_the_metric
         ({"clip_norm": float("nan")}, "clip_norm: must be above 0, but got nan"),
         ({"metric": "f1"}, "metric: must be .*'f1'"),
         ({"direction": "up"}, "direction: must be .*'up'"),
+        ({"workers": -1}, "workers: must be at least 0, but got -1"),
+        ({"device": "gpu"}, "device: must be a torch device .*'gpu'"),
+        ({"compile": "gcc"}, "compile: must be true, false or one of .*inductor.*'gcc'"),
         ({"precision": "fp8"}, "precision: must be .*'fp8'"),
     ],
 )

@@ -3,7 +3,6 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -105,6 +104,13 @@ MINE = """
         return clr.Task(model=lambda: torch.nn.Linear(1, 1), train=(x, x), loss=torch.nn.functional.mse_loss)
 """
 
+PLUGIN = """
+    answer = 42
+
+    def untold(size) -> clr.Task:
+        raise AssertionError
+"""
+
 
 @pytest.mark.parametrize(
     ("imports", "annotation"),
@@ -167,27 +173,27 @@ def test_a_module_or_function_that_is_not_there_is_unknown(name: str) -> None:
 
 @pytest.mark.usefixtures("empty_registry")
 def test_an_installed_packages_task_is_found_and_a_broken_one_warned_of(
-    module: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    module: Callable[[str], str], tmp_path: Path
 ) -> None:
-    name = module(MINE.format(imports="import clr", annotation="clr.Task") + "\n    answer = 42\n")
-    points = [
-        EntryPoint("good", f"{name}:mine", registry.ENTRY_POINTS),
-        EntryPoint("gone", "no_such_module:f", registry.ENTRY_POINTS),
-        EntryPoint("number", f"{name}:answer", registry.ENTRY_POINTS),
-        EntryPoint("digits", f"{name}:mine", registry.ENTRY_POINTS),
-    ]
-    asked = []
-    monkeypatch.setattr(registry, "entry_points", lambda group: asked.append(group) or points)
+    name = module(MINE.format(imports="import clr", annotation="clr.Task") + PLUGIN)
+    installed = tmp_path / "mine-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    points = ["good=mine", "number=answer", "untold=untold", "digits=mine"]
+    lines = [f"{point} = {name}:{function}" for point, _, function in (line.partition("=") for line in points)]
+    text = "\n".join(["[clr.tasks]", "gone = no_such_module:f", *lines])
+    (installed / "entry_points.txt").write_text(text)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         tasks = registered()
-    told = [str(warning.message) for warning in caught]
-    assert len(told) == 2
+    told = sorted(str(warning.message) for warning in caught)
+    assert len(told) == 3
     assert "'gone' of no_such_module:f is left out: ModuleNotFoundError" in told[0]
     assert "'number' of task_of_mine:answer is left out: InvalidArgument" in told[1]
+    assert "'untold' of task_of_mine:untold is left out: InvalidArgument" in told[2]
     assert len(load_task("good", size=4).train[0]) == 4
+    assert describe("good")["schema"]["properties"]["size"]["default"] == 5
     assert tasks["digits"].__module__ == "clr.tasks.digits"
-    assert asked == [registry.ENTRY_POINTS]
 
 
 # Arguments
@@ -218,6 +224,42 @@ def test_the_schema_says_what_is_required_and_what_may_be_chosen() -> None:
     assert schema["required"] == ["size"]
     assert list(schema["properties"]) == ["size", "rate", "kind", "data", "widths", "schema"]
     assert schema["properties"]["kind"]["enum"] == ["a", "b"]
+
+
+def explained(
+    size: int,
+    widths: list[int] | None = None,
+    depth: Annotated[int, Field(description="layers")] = 2,
+    rate: float = 0.1,
+) -> Task:
+    """A task that explains itself.
+
+    Args:
+        size: how many examples,
+            at least one: or none.
+        widths (list): of each layer.
+        depth: is told by its annotation.
+
+    Returns:
+        A task: the one.
+    """
+    raise AssertionError
+
+
+def test_an_argument_is_described_by_its_annotation_or_by_the_docstring() -> None:
+    schema = registry._model(explained).model_json_schema()
+    told = {name: about.get("description") for name, about in schema["properties"].items()}
+    assert told == {
+        "size": "how many examples, at least one: or none.",
+        "widths": "of each layer.",
+        "depth": "layers",
+        "rate": None,
+    }
+    assert schema["properties"]["widths"]["default"] is None
+    checked = check_args(explained, {"size": 1, "widths": [1, 2]})
+    assert checked == {"size": 1, "widths": [1, 2], "depth": 2, "rate": 0.1}
+    with pytest.raises(InvalidArgument, match=r"args\.widths.*valid array, but got 'x'"):
+        check_args(explained, {"size": 1, "widths": "x"})
 
 
 def test_checked_arguments_have_their_types_and_defaults() -> None:

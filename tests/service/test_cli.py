@@ -273,6 +273,15 @@ def test_tasks_prints_json_for_programs_and_a_table_for_people(run: Run, api: Cl
     assert "From scikit-learn" not in table
 
 
+def test_one_task_is_shown_with_its_whole_docstring_and_what_each_argument_may_be(run: Run, api: Client) -> None:
+    assert json.loads(run("tasks", "digits").out) == DIGITS
+    shown = run("tasks", "digits", terminal=True).out
+    assert "From scikit-learn" in shown
+    assert "hidden" in shown
+    assert "type integer" in shown
+    assert is_one_error_line(run("tasks", "digit"))
+
+
 def test_recommend_prints_each_format_and_fails_while_there_is_nothing(run: Run, api: Client, store: Database) -> None:
     job = api.submit({"task": "digits"})
     assert is_one_error_line(run("recommend", job.id))

@@ -53,9 +53,11 @@ def deep(levels: int) -> str:
         ('{"task": "a:b", "args": {"x": [1, Infinity]}}', "args.x.1", "inf"),
         ('{"task": "digits", "args": {"hidden": 0}}', "args.hidden", 0),
         ('{"task": "digits", "args": {"hidden": "64"}}', "args.hidden", "64"),
+        ('{"task": "digits", "args": {"hidden": 64.0}}', "args.hidden", 64.0),
         ('{"task": "digits", "args": {"hiden": 64}}', "args.hiden", 64),
         ('{"task": "strict", "args": {"a": {"c": 2}}}', "args.a.b", None),
         ('{"task": "strict", "args": {"a": {"b": [1, "x"]}}}', "args.a.b.1", "x"),
+        ('{"task": "strict", "args": {"a": {"b": []}, "maybe": {"b": 0}}}', "args.maybe.b", 0),
         ('{"task": "strict"}', "args.a", None),
         ("[]", "body", []),
         ("null", "body", None),
@@ -66,7 +68,8 @@ def test_an_invalid_spec_is_refused_with_field_rule_and_value(
     client: httpx.Client, worker: Any, body: str, field: str, value: object
 ) -> None:
     inner = {"type": "object", "required": ["b"], "properties": {"b": {"items": {"type": "integer"}}}}
-    worker.publish("strict", {"type": "object", "required": ["a"], "properties": {"a": inner}})
+    maybe = {"anyOf": [{"type": "null"}, {"type": "object", "properties": {"b": {"minimum": 1}}}]}
+    worker.publish("strict", {"type": "object", "required": ["a"], "properties": {"a": inner, "maybe": maybe}})
     answer = post(client, body.encode())
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
     problem = answer.json()
