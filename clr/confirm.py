@@ -7,19 +7,13 @@ from typing import Any, NamedTuple
 
 from scipy.special import stdtrit
 
+from clr.baselines import BASELINES
 from clr.proposal import Budget, Proposal
-from clr.run import Curve, Direction, Plan, Run, fresh_seeds
+from clr.run import Curve, Direction, Plan, fresh_seeds
 from clr.spec import ConfirmSpec
-
-PROBES = (1.0, 0.5, 0.25)
-"""Shares of max_lr at which a baseline's own best rate is looked for: a fixed rate has no descent to settle in, and
-prefers at most what a cycle may peak at; the paper's rule of thumb puts it within a factor of four."""
 
 CONFIDENCE = 0.9
 """Two-sided level at which a paired difference counts: with three seeds a stricter one could never be met."""
-
-ONE_CYCLE_START = 25.0
-"""max_lr over the initial rate of the one-cycle baseline, as in torch's OneCycleLR."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +33,9 @@ class Confirmation:
     warnings: list[str]
 
 
-def baseline(name: str, lr: float, budget: Budget, seed: int) -> Run:
-    """A run of a baseline policy over the whole budget, peaking at ``lr``."""
-    low = {"fixed": lr, "one_cycle": lr / ONE_CYCLE_START, "cosine": 0.0}[name]
-    steps = 2 * (budget.steps // 2)
-    return Run(policy=name, base_lr=low, max_lr=lr, stepsize=steps // 2, steps=steps, seed=seed, evaluate_every=steps)
-
-
 def confirm_steps(finalists: Sequence[Proposal], spec: ConfirmSpec, budget: Budget) -> int:
     """Optimizer steps that the confirmation takes."""
-    trainings = len(spec.baselines) * (len(PROBES) + spec.seeds)
+    trainings = sum(BASELINES[name].probes + spec.seeds for name in spec.baselines)
     return trainings * 2 * (budget.steps // 2) + spec.seeds * sum(finalist.steps for finalist in finalists)
 
 
@@ -58,16 +45,16 @@ def confirm_plan(
     """Probe each baseline's own best rate on one seed, then run it and the finalists on ``spec.seeds`` fresh ones."""
     sign = 1 if direction == "maximize" else -1
     (probe,) = fresh_seeds(seed, "probe", 1)
-    rates = [finalists[0].max_lr * share for share in PROBES]
-    probes = yield [baseline(name, lr, budget, probe) for name in spec.baselines for lr in rates]
-    own_best = {
-        name: _best_rate(rates, probes[i * len(rates) : (i + 1) * len(rates)], sign)
-        for i, name in enumerate(spec.baselines)
-    }
+    max_lr = finalists[0].max_lr
+    tried = [(name, lr) for name in spec.baselines for lr in BASELINES[name].rates(max_lr) if BASELINES[name].probes]
+    probes = yield [BASELINES[name].run(lr, budget, probe) for name, lr in tried]
+    best_first = sorted(zip(tried, probes, strict=True), key=lambda pair: -_rank(pair[1].value, sign))
+    own_best = {name: BASELINES[name].rate or max_lr for name in spec.baselines}
+    own_best |= {name: lr for (name, lr), _ in reversed(best_first)}
     seeds = fresh_seeds(seed, "confirm", spec.seeds)
     curves = yield [
         *(finalist.run(seed) for finalist in finalists for seed in seeds),
-        *(baseline(name, lr, budget, seed) for name, lr in own_best.items() for seed in seeds),
+        *(BASELINES[name].run(lr, budget, seed) for name, lr in own_best.items() for seed in seeds),
     ]
     groups = [curves[i : i + len(seeds)] for i in range(0, len(curves), len(seeds))]
     entries = [_summary("finalist", group) for group in groups[: len(finalists)]]
@@ -79,10 +66,6 @@ def confirm_plan(
     ]
     verdict, warnings = _verdict(recommended, others, sign)
     return Confirmation(finalists[first], [recommended, *others], verdict, warnings)
-
-
-def _best_rate(rates: Sequence[float], curves: Sequence[Curve], sign: int) -> float:
-    return max(zip(rates, curves, strict=True), key=lambda pair: _rank(pair[1].value, sign))[0]
 
 
 def _rank(value: float | None, sign: int) -> float:

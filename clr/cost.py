@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from clr.confirm import PROBES
+from clr.baselines import BASELINES
 from clr.proposal import Budget
 from clr.range_test import steps_of_test
 from clr.spec import JobSpec
@@ -40,8 +40,8 @@ def predict(spec: JobSpec, schema: Mapping[str, Any] | None = None) -> Cost:
     """Predicted cost of a job, in trainings of ``spec.epochs`` each.
 
     The range test costs at most one (see ``steps_of_test``; one where iterations are unknown), each trial its epochs,
-    the confirmation (finalists + baselines) x seeds, and three probes for each baseline. Without a search, the range
-    test alone.
+    the confirmation (finalists + baselines) x seeds, and the probes of each baseline's own best rate. Without a search,
+    the range test alone.
 
     Args:
         spec: a valid spec.
@@ -73,8 +73,9 @@ def trainings_of_stages(spec: JobSpec, iterations: int | None) -> dict[str, floa
     if spec.search is not None:
         stages["search"] = spec.search.trials * (spec.search.epochs or spec.epochs) / spec.epochs
     if spec.search is not None and spec.confirm is not None:
-        baselines = len(spec.confirm.baselines)
-        stages["confirm"] = float((FINALISTS + baselines) * spec.confirm.seeds + len(PROBES) * baselines)
+        baselines = spec.confirm.baselines
+        probes = sum(BASELINES[name].probes for name in baselines)
+        stages["confirm"] = float((FINALISTS + len(baselines)) * spec.confirm.seeds + probes)
     return stages
 
 

@@ -26,6 +26,8 @@ class Run:
         explode: stop, as diverged, once the loss stays above its start by this many times its deepest fall; None:
             run to the end, unless the loss is no longer finite.
         gamma: decay per step of the exp_range policies.
+        optimizer: one of ``clr.self_tuning`` instead of the task's own.
+        patience: multiply the rate by 0.1 whenever this many points in a row brought no better metric.
     """
 
     policy: str
@@ -38,6 +40,8 @@ class Run:
     val_limit: int | None = None
     explode: float | None = None
     gamma: float | None = None
+    optimizer: str | None = None
+    patience: int | None = None
 
     @property
     def is_ramp(self) -> bool:

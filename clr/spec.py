@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from clr.proposal import default_multipliers, whole_cycles
 
 CyclicPolicy = Literal["triangular", "triangular2", "exp_range", "exp_range_amplitude", "welch", "hann"]
-Baseline = Literal["fixed", "one_cycle", "cosine"]
+Baseline = Literal["fixed", "one_cycle", "cosine", "reduce_on_plateau", "schedule_free", "prodigy"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=1e-12, le=1e6, allow_inf_nan=False)]

@@ -14,9 +14,11 @@ from clr.data import TrainingBatches, placed, validation_batches
 from clr.errors import InvalidArgument
 from clr.explosion import Explosion
 from clr.module_state import attributes, set_attributes
+from clr.plateau import Plateau
 from clr.policies import schedule
 from clr.random_states import OwnRandomStates, random_states, set_random_states
 from clr.run import Curve, Plan, Point, Result, Run
+from clr.self_tuning import self_tuning
 from clr.task import Task
 
 SYNC_STEPS = 16
@@ -85,10 +87,14 @@ class _Training:
         self.model = task.model().to(device)
         self.network = _compiled(self.model, task.compile)
         self.optimizer = task.optimizer(task.groups(self.model))
+        if run.optimizer is not None:
+            self.optimizer = self_tuning(run.optimizer, self.optimizer)
+        self._averaging("train")
         self.multipliers = [group.get("lr_mult", 1.0) for group in self.optimizer.param_groups]
         self.scaler = torch.amp.GradScaler(device.type, enabled=task.precision == "fp16")
         self.batches = TrainingBatches(task.train, task.batch_size, run.seed, device, task.collate, task.workers)
         self.rate = schedule(run.policy, base_lr=run.base_lr, max_lr=run.max_lr, stepsize=run.stepsize, gamma=run.gamma)
+        self.plateau = None if run.patience is None else Plateau(task.score[1], run.patience)
         self.explosion = Explosion(run.explode) if run.explode is not None else None
         self.step, self.ended = 0, False
         self.rates: list[float] = []
@@ -100,7 +106,7 @@ class _Training:
         unread: list[Tensor] = []
         due = False
         while not due and len(unread) < SYNC_STEPS:
-            lr = self.rate(self.step)
+            lr = self.rate(self.step) * (1.0 if self.plateau is None else self.plateau.factor)
             self.rates.append(lr)
             for group, multiplier in zip(self.optimizer.param_groups, self.multipliers, strict=True):
                 group["lr"] = lr * multiplier
@@ -120,7 +126,11 @@ class _Training:
         if not due:
             return None
         limit = None if self.step == self.run.steps else self.run.val_limit
+        self._averaging("eval")
         metric = evaluate(self.task, self.network, self.device, limit)
+        self._averaging("train")
+        if self.plateau is not None and metric is not None:
+            self.plateau.after(metric)
         diverged = metric is not None and not math.isfinite(metric)
         return self._point(self.step, None if diverged else metric, diverged)
 
@@ -129,6 +139,10 @@ class _Training:
         self.rates, self.losses = [], []
         self.ended = diverged or step == self.run.steps
         return point
+
+    def _averaging(self, mode: str) -> None:
+        """Tell an optimizer that trains one set of weights and is judged by another which of them is wanted."""
+        getattr(self.optimizer, mode, lambda: None)()
 
     def _update(self) -> Tensor:
         """One optimizer step; the mean loss before it. What a scaler skips is no step: it is tried on other batches."""
@@ -163,6 +177,7 @@ class _Training:
             "points": [point.to_dict() for point in done],
             "recorded": (self.step, self.rates, self.losses),
             "explosion": None if self.explosion is None else vars(self.explosion),
+            "plateau": None if self.plateau is None else self.plateau.state_dict(),
             "tensors": _tensors(self.model),
             "attributes": attributes(self.model),
             "optimizer": self.optimizer.state_dict(),
@@ -187,6 +202,8 @@ class _Training:
         self.step, self.rates, self.losses = state["recorded"]
         if self.explosion is not None:
             vars(self.explosion).update(state["explosion"])
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state["plateau"])
         self.batches.go_to(state["place"])
         set_random_states(state["random"])
         checkpoint.restored = len(state["points"])

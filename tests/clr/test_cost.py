@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clr.confirm import PROBES
+from clr.baselines import BASELINES
 from clr.cost import predict
 from clr.spec import JobSpec
 
@@ -15,7 +15,7 @@ def spec(**fields: object) -> JobSpec:
 
 def test_each_stage_costs_what_it_trains() -> None:
     cost = predict(spec(epochs=10, search={"trials": 8, "epochs": 5}, confirm={"seeds": 2, "baselines": ["fixed"]}))
-    assert cost.stages == {"range_test": 1.0, "search": 4.0, "confirm": 3 * 2.0 + len(PROBES)}
+    assert cost.stages == {"range_test": 1.0, "search": 4.0, "confirm": 3 * 2.0 + BASELINES["fixed"].probes}
     assert cost.relative_to_one_training == 14.0
     assert cost.epochs == 140.0
 

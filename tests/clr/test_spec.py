@@ -7,6 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from clr.baselines import BASELINES
 from clr.policies import CYCLIC
 from clr.spec import Adam, Baseline, CyclicPolicy, JobSpec, OptimizerSpec, SearchSpec
 from clr.task import optimizer
@@ -231,7 +232,7 @@ def test_shares_and_whole_devices_are_accepted(resources: dict[str, float]) -> N
 
 def test_the_policies_and_baselines_of_a_spec_are_the_methods() -> None:
     assert get_args(CyclicPolicy) == CYCLIC
-    assert get_args(Baseline) == ("fixed", "one_cycle", "cosine")
+    assert get_args(Baseline) == tuple(BASELINES)
     assert SearchSpec().policies == ["triangular"]
 
 
