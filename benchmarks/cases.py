@@ -1,0 +1,126 @@
+"""What is trained: four short tasks, and two as long as real trainings are."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import clr
+from clr.data import to_device
+from clr.proposal import Budget
+from clr.task import Task, optimizer
+from clr.tasks.cifar10_files import read
+from clr.tasks.fashion_mnist import DEBIAN
+from clr.tasks.subset import subset
+
+
+class Place(NamedTuple):
+    """Where and how precisely to train."""
+
+    device: str = "cpu"
+    precision: Any = "fp32"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task with the length of its training and what its results are measured by.
+
+    Args:
+        task: makes it; on the host, in single precision.
+        budget: the training to find bounds for.
+        lowest, rates: the grid of max_lr for the reference: that many rates from the lowest, each twice the last.
+        floor: metric of a constant predictor; what a training that diverges scores.
+        long: whether one training takes minutes, so that the reference is a coarse grid of rates alone.
+    """
+
+    name: str
+    task: Callable[[], Task]
+    budget: Budget
+    lowest: float
+    rates: int = 11
+    floor: float = 0.1
+    long: bool = False
+
+    def load(self, place: Place = Place()) -> Task:  # noqa: B008
+        """The task with its data on the device."""
+        return _load(self.name, place)
+
+
+@lru_cache
+def _load(name: str, place: Place) -> Task:
+    task, device = CASES[name].task(), torch.device(place.device)
+    return replace(
+        task,
+        train=to_device(task.train, device),
+        val=to_device(task.val, device),
+        device=place.device,
+        precision=place.precision,
+    )
+
+
+def fashion(train_size: int = 10_000, val_size: int = 2_000) -> Task:
+    """Fashion-MNIST under the small convolutional network, batch 64."""
+    folder = os.environ.get("FASHION_MNIST", DEBIAN)
+    return clr.load_task("fashion-mnist", data=folder, train_size=train_size, val_size=val_size)
+
+
+def cifar_folder() -> str:
+    """Where CIFAR-10 lies."""
+    return os.environ.get("CIFAR10", "data/cifar10")
+
+
+def quarter_quick() -> nn.Module:
+    """Caffe's quick network with a quarter of its channels and torch's own initial weights."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 5, padding=2), nn.MaxPool2d(3, 2, ceil_mode=True), nn.ReLU()),
+        *(nn.Conv2d(8, 8, 5, padding=2), nn.ReLU(), nn.AvgPool2d(3, 2, ceil_mode=True)),
+        *(nn.Conv2d(8, 16, 5, padding=2), nn.ReLU(), nn.AvgPool2d(3, 2, ceil_mode=True)),
+        *(nn.Flatten(), nn.Linear(256, 32), nn.Linear(32, 10)),
+    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def small_cifar(train_size: int = 10_000, val_size: int = 2_000) -> Task:
+    """A part of CIFAR-10, each channel of mean 0 and standard deviation 1, under ``quarter_quick``, batch 64."""
+    train, val = read(Path(cifar_folder()))
+    images, labels = subset("train_size", *train, train_size)
+    mean, std = (np.float32(value) for value in (images.mean((0, 2, 3)), images.std((0, 2, 3))))
+
+    def tensors(images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+        scaled = (images - mean[:, None, None]) / std[:, None, None]
+        return torch.from_numpy(scaled).to(memory_format=torch.channels_last), torch.from_numpy(labels)
+
+    return Task(
+        model=quarter_quick,
+        train=tensors(images, labels),
+        val=tensors(*subset("val_size", *val, val_size)),
+        loss=F.cross_entropy,
+        metric="accuracy",
+        optimizer=optimizer("SGD", weight_decay=4e-3),
+    )
+
+
+def of_steps(steps: int, iterations_per_epoch: int) -> Budget:
+    """The budget of that many steps."""
+    return Budget(steps / iterations_per_epoch, iterations_per_epoch)
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("digits_mlp_sgdm", lambda: clr.load_task("digits"), of_steps(160, 18), 0.0025),
+        Case("fashion_cnn_sgdm", fashion, of_steps(320, 156), 0.001),
+        Case("fashion_cnn_adamw", lambda: replace(fashion(), optimizer=optimizer("AdamW")), of_steps(320, 156), 1e-4),
+        Case("cifar_quick_sgdm", small_cifar, of_steps(320, 156), 0.0005),
+        Case("fashion_long", lambda: fashion(60_000, 10_000), Budget(10, 937), 0.004, 8, long=True),
+        Case("cifar_long", lambda: clr.load_task("cifar10", data=cifar_folder()), Budget(20, 500), 2.5e-4, 7, long=True),
+    )
+}
+
+SHORT = [case.name for case in CASES.values() if not case.long]

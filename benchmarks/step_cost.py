@@ -1,0 +1,195 @@
+"""Time of one step of the range test over the same step in a bare PyTorch loop, and of the peers' steps beside it.
+
+    python -m benchmarks.step_cost                            # the four short tasks, on a CPU
+
+All loops train the same model on the same ready batches from one DataLoader, at rates too low to change the loss; a step
+is the time between two calls of the loss, on average over a run. The loops take turns; reported are medians over the
+rounds. Two further rows: data held as tensors, which both loops index themselves; and the whole test with the
+evaluations along its ramps, over the steps it takes.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from random import Random
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+import clr
+from benchmarks import peers
+from benchmarks.cases import CASES, SHORT
+from benchmarks.farm import Farm, add_options
+from benchmarks.table import markdown
+from benchmarks.tools import missing
+from clr.data import training_batches
+from clr.run import Run
+from clr.task import Task
+from clr.training import curve_of
+
+LOW, HIGH = 1e-7, 1e-5
+BATCHES = 64
+
+
+class Clock:
+    """A loss function that remembers when it was called."""
+
+    def __init__(self, loss: Callable[[Any, Any], Any]) -> None:
+        self.loss = loss
+        self.times: list[float] = []
+
+    def __call__(self, output: Any, target: Any) -> Any:
+        self.times.append(perf_counter())
+        return self.loss(output, target)
+
+    @property
+    def step(self) -> float:
+        """Seconds from call to call, on average."""
+        return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
+
+
+def endless(task: Task, loader: Any) -> Iterator[Any]:
+    """The loader's batches, or those drawn from tensors."""
+    if loader is None:
+        yield from training_batches(task.train, task.batch_size, 0, torch.device("cpu"))
+    while True:
+        yield from loader
+
+
+def made(task: Task) -> tuple[nn.Module, Optimizer]:
+    """A new model and its optimizer, at the lowest rate."""
+    model = task.model()
+    optimizer = task.optimizer(task.groups(model))
+    for group in optimizer.param_groups:
+        group["lr"] = LOW
+    return model, optimizer
+
+
+def bare(task: Task, loader: Any, steps: int) -> None:
+    """What everybody writes first."""
+    model, optimizer = made(task)
+    batches = endless(task, loader)
+    model.train()
+    for _ in range(steps):
+        inputs, target = next(batches)
+        optimizer.zero_grad()
+        task.loss(model(inputs), target).backward()
+        optimizer.step()
+
+
+def ours(task: Task, loader: Any, steps: int) -> None:
+    """A ramp of the range test."""
+    run = Run(
+        policy="exponential_ramp",
+        base_lr=LOW,
+        max_lr=HIGH,
+        stepsize=steps,
+        steps=steps,
+        seed=0,
+        evaluate_every=max(1, steps // 60),
+        explode=3.0,
+    )
+    curve_of(replace(task, train=loader or task.train), run)
+
+
+def torch_lr_finder(task: Task, loader: Any, steps: int) -> None:
+    peers.torch_lr_finder_ramp(task, *made(task), loader, start_lr=LOW, end_lr=HIGH, num_iter=steps)
+
+
+def lightning(task: Task, loader: Any, steps: int) -> None:
+    peers.lightning_ramp(task, *made(task), loader, min_lr=LOW, max_lr=HIGH, num_training=steps)
+
+
+def ignite(task: Task, loader: Any, steps: int) -> None:
+    peers.ignite_ramp(task, *made(task), loader, start_lr=LOW, end_lr=HIGH, num_iter=steps)
+
+
+LOOPS: dict[str, Callable[[Task, Any, int], None]] = {
+    "bare": bare,
+    "clr": ours,
+    "torch_lr_finder": torch_lr_finder,
+    "lightning": lightning,
+    "ignite": ignite,
+}
+
+
+def step_time(loop: Callable[[Task, Any, int], None], task: Task, loader: Any, steps: int) -> float:
+    """Seconds a step, on average over a run."""
+    clock = Clock(task.loss)
+    loop(replace(task, loss=clock), loader, steps)
+    return clock.step
+
+
+def whole_test(task: Task, epochs: float) -> float:
+    """Seconds of a whole range test, evaluations and all, over its steps."""
+    began = perf_counter()
+    tested = clr.range_test(task, epochs=epochs)
+    return (perf_counter() - began) / tested.cost_steps
+
+
+def times(_: Any, name: str, steps: int, rounds: int, *chosen: str) -> dict[str, list[float]]:
+    """Seconds a step of every loop, one per round; in each round the loops run in another order."""
+    case = CASES[name]
+    full = case.load()
+    task = replace(full, val=None)
+    drawn = training_batches(task.train, task.batch_size, 0, torch.device("cpu"))
+    loader = DataLoader([next(drawn) for _ in range(BATCHES)], batch_size=None)  # type: ignore[arg-type]
+    runs: dict[str, Callable[[], float]] = {
+        tool: lambda tool=tool: step_time(LOOPS[tool], task, loader, steps)  # type: ignore[misc]
+        for tool in chosen
+    }
+    runs["bare, tensors"] = lambda: step_time(bare, task, None, steps)
+    runs["clr, tensors"] = lambda: step_time(ours, task, None, steps)
+    runs["clr, whole test, tensors"] = lambda: whole_test(full, case.budget.epochs)
+    order, shuffle = list(runs), Random(0).shuffle
+    for run in runs.values():
+        run()  # what is made once is made now
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        shuffle(order)
+        for one in order:
+            found[one].append(runs[one]())
+    return found
+
+
+def table(found: dict[str, dict[str, list[float]]]) -> str:
+    """Median time, and the median over the rounds of the quotient with the bare loop on the same data."""
+
+    def line(name: str, loop: str) -> list[str]:
+        own = found[name][loop]
+        plain = found[name]["bare, tensors" if loop.endswith("tensors") else "bare"]
+        ratios = sorted(mine / base for mine, base in zip(own, plain, strict=True))
+        quarter = len(ratios) // 4
+        spread = f"{ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f}"
+        return [loop, name, f"{1e6 * median(own):.0f}", f"{median(ratios):.3f}", spread]
+
+    rows = [line(name, loop) for name in found for loop in found[name]]
+    return markdown(["loop", "task", "us a step", "over bare", "middle half of rounds"], rows)
+
+
+def main() -> None:
+    """Measure the tasks named on the command line, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(CASES)}; all short ones unless named")
+    parser.add_argument("--tools", nargs="+", default=list(LOOPS), choices=list(LOOPS))
+    parser.add_argument("--steps", type=int, default=100, help="of a run")
+    parser.add_argument("--rounds", type=int, default=30)
+    add_options(parser)
+    parser.set_defaults(jobs=1)
+    chosen = parser.parse_args()
+    if lacking := missing(chosen.tools):
+        parser.error(f"{', '.join(lacking)}: not installed; pip install -e '.[bench]', or choose --tools")
+    tools: Sequence[str] = ["bare", *(tool for tool in chosen.tools if tool != "bare")]
+    with Farm.of(chosen) as farm:
+        names = chosen.tasks or SHORT
+        found = {name: farm.start(times, name, chosen.steps, chosen.rounds, *tools).result() for name in names}
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
