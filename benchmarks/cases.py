@@ -83,7 +83,7 @@ def quarter_quick() -> nn.Module:
         *(nn.Conv2d(8, 8, 5, padding=2), nn.ReLU(), nn.AvgPool2d(3, 2, ceil_mode=True)),
         *(nn.Conv2d(8, 16, 5, padding=2), nn.ReLU(), nn.AvgPool2d(3, 2, ceil_mode=True)),
         *(nn.Flatten(), nn.Linear(256, 32), nn.Linear(32, 10)),
-    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    ).to(memory_format=torch.channels_last)
 
 
 def small_cifar(train_size: int = 10_000, val_size: int = 2_000) -> Task:
@@ -119,7 +119,9 @@ CASES = {
         Case("fashion_cnn_adamw", lambda: replace(fashion(), optimizer=optimizer("AdamW")), of_steps(320, 156), 1e-4),
         Case("cifar_quick_sgdm", small_cifar, of_steps(320, 156), 0.0005),
         Case("fashion_long", lambda: fashion(60_000, 10_000), Budget(10, 937), 0.004, 8, long=True),
-        Case("cifar_long", lambda: clr.load_task("cifar10", data=cifar_folder()), Budget(20, 500), 2.5e-4, 7, long=True),
+        Case(
+            "cifar_long", lambda: clr.load_task("cifar10", data=cifar_folder()), Budget(20, 500), 2.5e-4, 7, long=True
+        ),
     )
 }
 

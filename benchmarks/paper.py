@@ -1,9 +1,10 @@
 """Our range test beside the paper's reading: CIFAR-10, Caffe's network, batch 100; base_lr 0.001 and max_lr 0.006.
 
     python -m benchmarks.paper --device cuda --out paper.json
-    python -m benchmarks.paper --out paper.json --picture docs/paper.svg     # draws what was measured, here or elsewhere
+    python -m benchmarks.paper --out paper.json --picture paper.svg     # draws what was measured, here or elsewhere
 
-A bound agrees when what the paper read by eye (Smith, arXiv 1506.01186, section 4.1.1) lies in its recommended interval.
+A bound agrees when what the paper read by eye (Smith, arXiv 1506.01186, section 4.1.1) lies in its recommended
+interval.
 """
 
 import argparse

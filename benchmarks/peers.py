@@ -134,9 +134,9 @@ def ignite_ramp(task: Task, model: nn.Module, optimizer: Optimizer, loader: Any,
     trainer = create_supervised_trainer(model, optimizer, loss, device=task.device)
     trainer.logger.setLevel(logging.ERROR)
     finder = FastaiLRFinder()
-    with finder.attach(trainer, to_save={"model": model, "optimizer": optimizer}, **ramp) as attached:
-        with warnings.catch_warnings(action="ignore"):  # that the loss did not diverge
-            attached.run(loader)
+    attach = finder.attach(trainer, to_save={"model": model, "optimizer": optimizer}, **ramp)
+    with warnings.catch_warnings(action="ignore"), attach as attached:  # that the loss did not diverge
+        attached.run(loader)
     return finder, loss.steps
 
 

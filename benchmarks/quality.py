@@ -5,8 +5,8 @@
     python -m benchmarks.quality cifar_long --device cuda     # a long task
 
 Each tool suggests on three seeds; each suggestion is trained on three others. A run scores its last validation metric,
-or as a constant predictor when it diverged. Regret is in per cent of (reference - constant predictor), the reference the
-best that a grid of schedules reached on the same three seeds:
+or as a constant predictor when it diverged. Regret is in per cent of (reference - constant predictor), the reference
+being the best that a grid of schedules reached on the same three seeds:
 
 - short tasks: max_lr on a grid of factor 2 (ratio 4, two cycles, seed 0; longer while the best lies on an edge); then
   ratios x cycles on the six best rates; the five best of all, trained on the three seeds.
@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.cases import CASES, SHORT, Case
 from benchmarks.farm import Farm, add_options
 from benchmarks.table import markdown, span
-from benchmarks.tools import OURS, PEER_CYCLES, PEER_RATIO, SHARES, TOOLS, at_cost, missing, suggest, train
+from benchmarks.tools import PEER_CYCLES, PEER_RATIO, SHARES, TOOLS, at_cost, missing, suggest, train
 
 SUGGESTION_SEEDS, TRAINING_SEEDS, GRID_SEED = (101, 102, 103), (1, 2, 3), 0
 
@@ -85,7 +85,11 @@ def evaluated(farm: Farm, case: Case, tool: str) -> dict[str, Any]:
     settings = [(one["max_lr"], one["ratio"], one["cycles"]) for one in usable]
     scores = trained(farm, case, settings, TRAINING_SEEDS)
     print(f"{case.name} {tool}: trained", file=sys.stderr, flush=True)
-    return {"suggestions": usable, "errors": len(suggestions) - len(usable), "scores": [scores[one] for one in settings]}
+    return {
+        "suggestions": usable,
+        "errors": len(suggestions) - len(usable),
+        "scores": [scores[one] for one in settings],
+    }
 
 
 def regrets(case: Case, best: dict[str, Any], found: dict[str, Any]) -> list[list[float]]:

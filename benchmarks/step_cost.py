@@ -2,10 +2,10 @@
 
     python -m benchmarks.step_cost                            # the four short tasks, on a CPU
 
-All loops train the same model on the same ready batches from one DataLoader, at rates too low to change the loss; a step
-is the time between two calls of the loss, on average over a run. The loops take turns; reported are medians over the
-rounds. Two further rows: data held as tensors, which both loops index themselves; and the whole test with the
-evaluations along its ramps, over the steps it takes.
+All loops train the same model on the same ready batches from one DataLoader, at rates too low to change the loss; a
+step is the time between two calls of the loss, on average over a run. The loops take turns; reported are medians over
+the rounds. Further rows: data held as tensors, which bare loop and ours index themselves; and the whole test, with the
+evaluations along its ramps, over the steps it takes. Run it on a machine that does nothing else.
 """
 
 import argparse
@@ -138,10 +138,9 @@ def times(_: Any, name: str, steps: int, rounds: int, *chosen: str) -> dict[str,
     full = case.load()
     task = replace(full, val=None)
     drawn = training_batches(task.train, task.batch_size, 0, torch.device("cpu"))
-    loader = DataLoader([next(drawn) for _ in range(BATCHES)], batch_size=None)  # type: ignore[arg-type]
+    loader = DataLoader([next(drawn) for _ in range(BATCHES)], batch_size=None)
     runs: dict[str, Callable[[], float]] = {
-        tool: lambda tool=tool: step_time(LOOPS[tool], task, loader, steps)  # type: ignore[misc]
-        for tool in chosen
+        tool: lambda tool=tool: step_time(LOOPS[tool], task, loader, steps) for tool in chosen
     }
     runs["bare, tensors"] = lambda: step_time(bare, task, None, steps)
     runs["clr, tensors"] = lambda: step_time(ours, task, None, steps)

@@ -44,7 +44,9 @@ def suggest(place: Place, name: str, tool: str, seed: int) -> dict[str, Any]:
             return _peers(case, task, tool, seed)
         share = float(tool.removeprefix(OURS) or "nan")
         return _ours(case, task, None if math.isnan(share) else share, seed)
-    except Exception as error:  # a tool that fails is a result
+    except ImportError:  # a broken installation is no result
+        raise
+    except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"[:300]}
 
 
