@@ -90,7 +90,7 @@ def small_cifar(train_size: int = 10_000, val_size: int = 2_000) -> Task:
     """A part of CIFAR-10, each channel of mean 0 and standard deviation 1, under ``quarter_quick``, batch 64."""
     train, val = read(Path(cifar_folder()))
     images, labels = subset("train_size", *train, train_size)
-    mean, std = (np.float32(value) for value in (images.mean((0, 2, 3)), images.std((0, 2, 3))))
+    mean, std = (value.astype(np.float32) for value in (images.mean((0, 2, 3)), images.std((0, 2, 3))))
 
     def tensors(images: Any, labels: Any) -> tuple[Tensor, Tensor]:
         scaled = (images - mean[:, None, None]) / std[:, None, None]

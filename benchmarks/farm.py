@@ -34,15 +34,13 @@ class Farm:
         self._started: dict[str, Future[Any]] = {}
         self._lock = RLock()  # a call that ends at once is kept by whoever started it
         self._executor: Executor = (
-            ThreadPoolExecutor(1)
-            if jobs == 1
-            else ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,))
+            ThreadPoolExecutor(1) if jobs == 1 else ProcessPoolExecutor(jobs, get_context("spawn"), _settle)
         )
 
     @classmethod
     def of(cls, chosen: argparse.Namespace) -> "Farm":
         """As chosen by the options of ``add_options``."""
-        torch.set_num_threads(1)
+        _settle()
         return cls(chosen.jobs, Place(chosen.device, chosen.precision), chosen.out)
 
     def start(self, call: Call, *arguments: Any) -> "Future[Any]":
@@ -95,6 +93,11 @@ class Farm:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _settle() -> None:
+    torch.set_num_threads(1)
+    torch.backends.cudnn.benchmark = True  # every batch has the same shape
 
 
 def _timed(call: Call, place: Place, *arguments: Any) -> dict[str, Any]:
