@@ -27,7 +27,7 @@ from benchmarks.cases import CASES, SHORT
 from benchmarks.farm import Farm, add_options
 from benchmarks.table import markdown
 from benchmarks.tools import missing
-from clr.data import training_batches
+from clr.data import TrainingBatches
 from clr.run import Run
 from clr.task import Task
 from clr.training import curve_of
@@ -56,7 +56,7 @@ class Clock:
 def endless(task: Task, loader: Any) -> Iterator[Any]:
     """The loader's batches, or those drawn from tensors."""
     if loader is None:
-        yield from training_batches(task.train, task.batch_size, 0, torch.device("cpu"))
+        yield from TrainingBatches(task.train, task.batch_size, 0, torch.device("cpu"))
     while True:
         yield from loader
 
@@ -137,7 +137,7 @@ def times(_: Any, name: str, steps: int, rounds: int, *chosen: str) -> dict[str,
     case = CASES[name]
     full = case.load()
     task = replace(full, val=None)
-    drawn = training_batches(task.train, task.batch_size, 0, torch.device("cpu"))
+    drawn = TrainingBatches(task.train, task.batch_size, 0, torch.device("cpu"))
     loader = DataLoader([next(drawn) for _ in range(BATCHES)], batch_size=None)
     runs: dict[str, Callable[[], float]] = {
         tool: lambda tool=tool: step_time(LOOPS[tool], task, loader, steps) for tool in chosen

@@ -92,8 +92,8 @@ class _Shuffled:
 
     def __iter__(self) -> Iterator[Batch]:
         order = torch.randperm(self.count, generator=self.generator)
-        for index in order[: self.count - self.count % self.size].view(-1, self.size):
-            yield take(self.data, index.to(self.device))
+        for index in order[: self.count - self.count % self.size].view(-1, self.size).to(self.device):
+            yield take(self.data, index)
 
 
 class TrainingBatches(Iterator[Batch]):

@@ -28,7 +28,7 @@ def set_random_states(states: States) -> None:
 
 
 class OwnRandomStates:
-    """The states of one run, swapped with the caller's at every yield.
+    """The states of one run, swapped with the caller's: a block trains with them, and leaves them at every yield.
 
     Args:
         seed: of the run.
@@ -59,3 +59,10 @@ class OwnRandomStates:
             self._inner = random_states()
             set_random_states(self._outer)
             self._outer = None
+
+    def __enter__(self) -> "OwnRandomStates":
+        self.enter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()

@@ -1,11 +1,10 @@
 """The search: Optuna over max_lr, the ratio max_lr / base_lr and the number of whole cycles, at equal steps."""
 
+from __future__ import annotations
+
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import optuna
-from optuna.trial import TrialState
+from typing import TYPE_CHECKING, Any
 
 from clr.bounds import Bounds
 from clr.errors import InvalidArgument
@@ -13,6 +12,9 @@ from clr.proposal import Budget, Proposal, default_multipliers, whole_cycles
 from clr.pruning import falls_behind
 from clr.run import Direction
 from clr.spec import SearchSpec
+
+if TYPE_CHECKING:  # imported where it is used: a range test does without Optuna
+    import optuna
 
 PAPER = ((4.0, 8.0), (3.0, 2.0), (6.0, 4.0), (1.5, 6.0))
 """(ratio, stepsize multiplier) pairs the paper trained with or recommends (sections 3.2, 3.3, 4): among the first."""
@@ -93,6 +95,8 @@ class Search:
 
         Telling a finished trial again changes nothing.
         """
+        from optuna.trial import TrialState
+
         state = TrialState.PRUNED if value is None else TrialState.COMPLETE
         trial = self.study.get_trials(deepcopy=False)[number]
         if value is not None and not trial.state.is_finished():
@@ -117,19 +121,23 @@ class Search:
 
     def _report(self, trial: optuna.trial.FrozenTrial, step: int, value: float) -> None:
         """Show a value in the study, once."""
+        from optuna.trial import Trial
+
         if step not in trial.intermediate_values:
-            optuna.trial.Trial(self.study, trial._trial_id).report(value, step)
+            Trial(self.study, trial._trial_id).report(value, step)
 
     def _shares(self, trial: optuna.trial.FrozenTrial) -> list[tuple[float, float]]:
         return self._signed(trial, sorted(trial.intermediate_values.items()))
 
     def _signed(self, trial: optuna.trial.FrozenTrial, ends: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
         """Steps as shares of the trial, and values so that larger is better."""
-        sign = 1 if self.study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
+        sign = 1 if self.study.direction.name == "MAXIMIZE" else -1
         return [(step / trial.user_attrs["steps"], sign * value) for step, value in ends]
 
     def forget_all_but(self, numbers: Container[int]) -> None:
         """Fail the trials that were asked for and, by an accident, neither told nor in ``numbers``; ask them again."""
+        from optuna.trial import TrialState
+
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number not in numbers:
                 self.study.tell(trial.number, state=TrialState.FAIL)
@@ -137,6 +145,8 @@ class Search:
 
     def close(self) -> None:
         """Fail the trials that will not be told any more, so that the study shows none as running."""
+        from optuna.trial import TrialState
+
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self.study.tell(trial.number, state=TrialState.FAIL)
 
@@ -145,6 +155,8 @@ def create_study(
     storage: optuna.storages.BaseStorage | None, name: str | None, direction: Direction, seed: int
 ) -> optuna.Study:
     """The study of that name, new or taken up again; a sampler that goes on never repeats its first draws."""
+    import optuna
+
     study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
     return study

@@ -46,19 +46,19 @@ def train(task: Task, run: Run, checkpoint: Checkpoint | None = None) -> Iterato
     Raises:
         InvalidArgument: a rule of ``run`` is broken.
     """
+    device = _device(task, run)
+    with OwnRandomStates(run.seed, device) as own:
+        for point in _points(_Training(task, run, device), checkpoint):
+            own.leave()
+            yield point
+            own.enter()
+
+
+def _device(task: Task, run: Run) -> torch.device:
     for field in ("steps", "stepsize", "evaluate_every"):
         if getattr(run, field) < 1:
             raise InvalidArgument(f"{field}: must be at least 1, but got {getattr(run, field)!r}")
-    device = torch.device(task.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    rng = OwnRandomStates(run.seed, device)
-    rng.enter()
-    try:
-        for point in _points(_Training(task, run, device), checkpoint):
-            rng.leave()
-            yield point
-            rng.enter()
-    finally:
-        rng.leave()
+    return torch.device(task.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _points(training: "_Training", checkpoint: Checkpoint | None) -> Iterator[Point]:
@@ -113,11 +113,11 @@ class _Training:
             unread.append(self._update())
             self.step += 1
             due = self.step % self.run.evaluate_every == 0 or self.step == self.run.steps
-        return self._read(torch.stack(unread).tolist(), due)
+        return self._read(torch.stack(unread).tolist() if len(unread) > 1 else [unread[0].item()], due)
 
     def _read(self, losses: list[float], due: bool) -> Point | None:
-        bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
-        if bad is not None:
+        if not math.isfinite(sum(losses)):
+            bad = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
             self.losses += losses[: bad + 1]
             return self._point(self.step - len(losses) + bad + 1, None, diverged=True)
         self.losses += losses
@@ -156,12 +156,15 @@ class _Training:
         """The mean loss over ``accumulate`` batches, detached, on the device; None: the scaler skipped the step."""
         task, scaler = self.task, self.scaler
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
+        losses = []
         for _ in range(task.accumulate):
             with _autocast(task, self.device):
                 loss = task.loss(*task.forward(self.network, next(self.batches)))
-            scaler.scale(loss / task.accumulate).backward()
-            total += loss.detach().float() / task.accumulate
+            losses.append(loss.detach().float())
+            if task.accumulate > 1:  # a quotient by 1 is a node of the graph all the same
+                loss = loss / task.accumulate
+            scaler.scale(loss).backward()
+        total = losses[0] if task.accumulate == 1 else torch.stack(losses).mean()
         if task.clip_norm is not None:
             scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), task.clip_norm)
@@ -254,8 +257,10 @@ def _autocast(task: Task, device: torch.device) -> Any:
 
 
 def curve_of(task: Task, run: Run) -> Curve:
-    """Train to the end of ``run`` and return all that it recorded."""
-    return Curve.of(train(task, run))
+    """Train to the end of ``run`` and return all that it recorded; nobody draws random numbers between its points."""
+    device = _device(task, run)
+    with OwnRandomStates(run.seed, device):
+        return Curve.of(_points(_Training(task, run, device), None))
 
 
 def execute(task: Task, plan: Plan[Result]) -> Result:
