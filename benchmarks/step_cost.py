@@ -27,7 +27,6 @@ from benchmarks.cases import CASES, SHORT
 from benchmarks.farm import Farm, add_options
 from benchmarks.table import markdown
 from benchmarks.tools import missing
-from clr.data import TrainingBatches
 from clr.run import Run
 from clr.task import Task
 from clr.training import curve_of
@@ -54,11 +53,14 @@ class Clock:
 
 
 def endless(task: Task, loader: Any) -> Iterator[Any]:
-    """The loader's batches, or those drawn from tensors."""
-    if loader is None:
-        yield from TrainingBatches(task.train, task.batch_size, 0, torch.device("cpu"))
+    """The loader's batches; without one, those drawn from tensors."""
+    inputs, target = task.train
     while True:
-        yield from loader
+        if loader is not None:
+            yield from loader
+            continue
+        for index in torch.randperm(len(inputs)).split(task.batch_size)[:-1]:
+            yield inputs[index], target[index]
 
 
 def made(task: Task) -> tuple[nn.Module, Optimizer]:
@@ -137,7 +139,7 @@ def times(_: Any, name: str, steps: int, rounds: int, *chosen: str) -> dict[str,
     case = CASES[name]
     full = case.load()
     task = replace(full, val=None)
-    drawn = TrainingBatches(task.train, task.batch_size, 0, torch.device("cpu"))
+    drawn = endless(task, None)
     loader = DataLoader([next(drawn) for _ in range(BATCHES)], batch_size=None)
     runs: dict[str, Callable[[], float]] = {
         tool: lambda tool=tool: step_time(LOOPS[tool], task, loader, steps) for tool in chosen

@@ -133,7 +133,9 @@ class TrainingBatches(Iterator[Batch]):
         return to_device(batch, self.device)
 
     def _begin(self) -> None:
-        self._began = random_states(), [own.get_state() for own in self._generators]
+        # read for nothing where batches are indexed: a small step's twentieth, in short epochs
+        states = None if isinstance(self._loader, _Shuffled) else random_states()
+        self._began = states, [own.get_state() for own in self._generators]
         self._epoch, self._taken = iter(self._loader), 0
 
     @property
@@ -152,7 +154,8 @@ class TrainingBatches(Iterator[Batch]):
 
     def go_to(self, place: dict[str, Any]) -> None:
         """Go on from a ``place`` of the same data; the global random states are left anywhere."""
-        set_random_states(place["states"])
+        if place["states"] is not None:
+            set_random_states(place["states"])
         for own, state in zip(self._generators, place["generators"], strict=True):
             own.set_state(state)
         self._begin()

@@ -125,14 +125,18 @@ class _Training:
             return self._point(self.step, None, diverged=True)
         if not due:
             return None
-        limit = None if self.step == self.run.steps else self.run.val_limit
-        self._averaging("eval")
-        metric = evaluate(self.task, self.network, self.device, limit)
-        self._averaging("train")
+        metric = self._metric() if self.task.val is not None else None
         if self.plateau is not None and metric is not None:
             self.plateau.after(metric)
         diverged = metric is not None and not math.isfinite(metric)
         return self._point(self.step, None if diverged else metric, diverged)
+
+    def _metric(self) -> float | None:
+        limit = None if self.step == self.run.steps else self.run.val_limit
+        self._averaging("eval")
+        metric = evaluate(self.task, self.network, self.device, limit)
+        self._averaging("train")
+        return metric
 
     def _point(self, step: int, metric: float | None, diverged: bool) -> Point:
         point = Point(step, self.rates[: len(self.losses)], self.losses, metric, diverged)
