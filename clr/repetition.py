@@ -45,6 +45,10 @@ STEP, BLIND_STEP = math.log(2.5), math.log(4)
 """Spacing of the proofs: half of the width in which a rate is good, an octave and a half to three. When the ramps
 learnt nothing the place is known worse, and the first two stand further apart."""
 
+FARTHEST = 8.0
+"""Lengths of a proof beyond which the best rate is taken to fall no further: an eighth is the length of proof that the
+exponents were checked at, and trainings 20 to 100 proofs long have their best rate no lower (docs/decisions/0005)."""
+
 TRIANGLE_AREA = 0.55
 """Mean rate of a triangle from a tenth to the whole of its peak, as a share of the peak."""
 
@@ -247,10 +251,10 @@ class _Evidence:
             top = min(top, self.both.edge - self.area / 2)
         # From a proof's length to the training's, the best rate goes as length ** -g: 0 if stability limits it, 1/2 if
         # gradient noise does, 1 if distance does. The middle of the first two, or of all where nothing was learnt.
-        longer = (0.25 if self.both.learned else 0.5) * math.log(self.steps.training / self.steps.proof)
+        longer = (0.25 if self.both.learned else 0.5) * math.log(min(FARTHEST, self.steps.training / self.steps.proof))
         x = min(top - longer, self.limit)
         good = [top] + [proof.x for proof in self.proofs if proof.end <= self._best.end + 2 * self._noise]
-        low, high = max(min(good) - 2 * longer, x - 1.5 * STEP), min(max(good), x + STEP)
+        low, high = max(min(good), top - STEP) - 2 * longer, min(max(good), top + STEP, self.limit)
         onsets = [math.exp(valley.onset) for valley in self.each if valley.onset is not None]
         confidence, doubts = self._judgement()
         known = confidence != "inconclusive" or self.broke

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clr.bounds import RATIO
-from clr.repetition import DOWN, FEWEST_STEPS, HIGHEST, LOWEST, STEP, UP, Finding, repetition
+from clr.repetition import DOWN, FARTHEST, FEWEST_STEPS, HIGHEST, LOWEST, STEP, UP, Finding, repetition
 from clr.run import Run
 from tests.clr.simulated import EDGE_OF_STABILITY, Simulate, bowl, carry_out, in_batches, losses_of
 
@@ -78,8 +78,16 @@ def test_the_answer_lies_below_the_edge_of_stability_and_in_its_interval(seed: i
 
 
 def test_a_longer_training_gets_a_lower_rate() -> None:
-    rates = [find(bowl(), training=training).max_lr or 0 for training in (125, 1000, 10_000)]
-    assert rates[0] > rates[1] > rates[2] > rates[0] / 10
+    rates = [find(bowl(), training=training).max_lr or 0 for training in (125, 500, 1000)]
+    assert rates[0] > rates[1] > rates[2] > rates[0] / 4
+
+
+def test_beyond_eight_proofs_a_longer_training_gets_the_same_rate_and_an_interval_up_to_that_of_the_proofs() -> None:
+    long, longer = find(bowl(), training=2000), find(bowl(), training=100_000)
+    assert (long.max_lr, long.interval) == (longer.max_lr, longer.interval)
+    assert long.max_lr is not None
+    assert long.interval is not None
+    assert long.interval[1] >= long.max_lr * FARTHEST**0.25 * 0.999, "where the length makes no difference"
 
 
 @pytest.mark.parametrize("top", [100.0, EDGE_OF_STABILITY, 1.0, 0.3, 0.05, 1e-3, 1e-9])
