@@ -46,8 +46,8 @@ STEP, BLIND_STEP = math.log(2.5), math.log(4)
 learnt nothing the place is known worse, and the first two stand further apart."""
 
 FARTHEST = 8.0
-"""Lengths of a proof beyond which the best rate is taken to fall no further: an eighth is the length of proof that the
-exponents were checked at, and trainings 20 to 100 proofs long have their best rate no lower (docs/decisions/0005)."""
+"""Lengths of a proof beyond which the best rate is taken to fall no further: the exponents were checked on trainings of
+eight, and of three trainings of 20 to 40 proofs two had their best rate at the proofs' own (docs/decisions/0005)."""
 
 TRIANGLE_AREA = 0.55
 """Mean rate of a triangle from a tenth to the whole of its peak, as a share of the peak."""
