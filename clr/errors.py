@@ -15,3 +15,7 @@ class UnknownTask(ClrError, LookupError):
 
 class DataMissing(ClrError, FileNotFoundError):
     """A data set is not where it was looked for; the message says how to get it."""
+
+
+class BrokenTask(ClrError):
+    """A task of a user's own code cannot be made; the message says what is wrong, on one line, and where."""

@@ -227,10 +227,12 @@ class JobSpec(_Strict):
         min_length=1,
         max_length=200,
         pattern=r"^[A-Za-z0-9_.-]+(:[A-Za-z_][A-Za-z0-9_]*)?$",
-        description="a registered task, or module:function installed on the workers",
+        description="a registered task, or module:function of the uploaded code or installed on the workers",
     )
     args: dict[str, JsonValue] = Field(default_factory=dict, description="arguments of the task")
-    code: None = Field(None, description="digest of an uploaded code bundle; uploads are off")
+    code: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="SHA-256 of uploaded code, in which the task is found"
+    )
     optimizer: OptimizerSpec = Field(default_factory=SGD)
     batch_size: int = Field(64, ge=1, le=1_000_000)
     epochs: Epochs = Field(20, description="length of the training to be recommended for")
@@ -246,6 +248,12 @@ class JobSpec(_Strict):
     def _name_defaults_to_the_task(self) -> Self:
         if not self.name:
             object.__setattr__(self, "name", self.task)
+        return self
+
+    @model_validator(mode="after")
+    def _code_holds_the_task(self) -> Self:
+        if self.code is not None and ":" not in self.task:
+            raise PydanticCustomError("task_of_code", "must be module:function of the code", {"field": "task"})
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from service import problems
 from service.body_limit import BodyLimit
-from service.routes import dashboard, events, health, jobs, recommendations, results, tasks
+from service.routes import code, dashboard, events, health, jobs, recommendations, results, tasks
 from service.settings import Settings
 from service.store.database import Database, is_migrated
 
@@ -53,8 +53,8 @@ def create_app(settings: Settings) -> FastAPI:
         routes=dashboard.routes(settings.database_url),
     )
     app.state.settings = settings
-    app.add_middleware(BodyLimit, limit_bytes=settings.body_limit)
+    app.add_middleware(BodyLimit, limit_bytes=settings.body_limit, code_limit_bytes=settings.code_limit)
     problems.install(app)
-    for module in (jobs, events, results, recommendations, tasks, health):
+    for module in (jobs, events, results, recommendations, tasks, code, health):
         app.include_router(module.router)
     return app

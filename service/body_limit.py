@@ -9,19 +9,20 @@ from service.problems import problem
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to a body above ``limit_bytes``."""
+    """ASGI middleware that answers 413 to a body above ``limit_bytes``, for uploaded code ``code_limit_bytes``."""
 
-    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, limit_bytes: int, code_limit_bytes: int) -> None:
         self.app = app
-        self.limit_bytes = limit_bytes
-        self.rule = f"the body must be at most {limit_bytes} bytes"
+        self.limit_bytes, self.code_limit_bytes = limit_bytes, code_limit_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        limit_bytes = self.code_limit_bytes if scope["path"].startswith("/v1/code/") else self.limit_bytes
+        rule = f"the body must be at most {limit_bytes} bytes"
         declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdecimal() and int(declared[:20]) > self.limit_bytes:
-            response = problem(Request(scope), 413, f"{self.rule}, but {declared[:20]} were announced")
+        if declared.isdecimal() and int(declared[:20]) > limit_bytes:
+            response = problem(Request(scope), 413, f"{rule}, but {declared[:20]} were announced")
             return await response(scope, receive, send)
         read_bytes = 0
 
@@ -29,8 +30,8 @@ class BodyLimit:
             nonlocal read_bytes
             message = await receive()
             read_bytes += len(message.get("body", b""))
-            if read_bytes > self.limit_bytes:
-                raise HTTPException(413, f"{self.rule}, but more were sent")
+            if read_bytes > limit_bytes:
+                raise HTTPException(413, f"{rule}, but more were sent")
             return message
 
         return await self.app(scope, limited, send)

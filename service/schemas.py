@@ -5,7 +5,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.store.models import Job, RecommendationRow, RunRow, TaskRow
+from service.store.models import CodeRow, Job, RecommendationRow, RunRow, TaskRow
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Stage = Literal["range_test", "search", "confirm"]
@@ -253,6 +253,19 @@ class TaskView(BaseModel):
     @classmethod
     def of(cls, row: TaskRow) -> Self:
         return cls(name=row.name, doc=row.doc, schema=row.schema)
+
+
+class CodeView(BaseModel):
+    """Uploaded code."""
+
+    sha256: str = Field(description="SHA-256 of the zip: give it as `code` of a job")
+    size: int = Field(description="bytes of the zip", examples=[2048])
+    files: int = Field(description="files in it", examples=[3])
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: CodeRow) -> Self:
+        return cls(sha256=row.digest, size=row.size, files=row.files, created_at=row.created_at)
 
 
 class Alive(BaseModel):

@@ -20,7 +20,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address the API binds to")
     port: int = Field(8000, ge=0, le=65535, description="port the API binds to")
     ray_address: str | None = Field(None, description="address of a Ray cluster; unset: Ray embedded in the worker")
-    allow_code: bool = Field(False, description="whether users with the role admin may upload code")
+    allow_code: bool = Field(False, description="whether code may be uploaded, and workers run it")
+    code_limit: int = Field(16 * 2**20, ge=1, description="bytes an uploaded zip of code may have")
+    code_requirements: Literal["refuse", "ignore", "install"] = Field(
+        "refuse", description="what becomes of a requirements.txt in uploaded code"
+    )
     lease_s: float = Field(10.0, gt=0, description="seconds after which a silent worker's job is taken over")
     poll_s: float = Field(0.5, gt=0, description="seconds between a worker's looks for a job")
     cpus: int | None = Field(None, ge=1, description="CPUs of embedded Ray; unset: all")

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from clr.spec import JobSpec
 from service.problems import InvalidField, InvalidInput
-from service.store import workers
+from service.store import code, workers
 
 _Validator = extend(  # to JSON schema 3.0 is an integer; to a task's annotations it is not, nor is true
     Draft202012Validator,
@@ -26,6 +26,9 @@ def check(session: Session, spec: JobSpec) -> Mapping[str, Any] | None:
     errors = list(_unstorable(spec.name, "name")) + list(_unstorable(spec.args, "args"))
     if errors:
         raise InvalidInput(*errors)
+    if spec.code is not None and code.find(session, spec.code) is None:
+        rule = f"must be the digest of uploaded code: PUT /v1/code/{spec.code} first"
+        raise InvalidInput(InvalidField.of("code", rule, spec.code))
     if ":" in spec.task:
         return None  # found by the worker that runs it
     task = workers.task(session, spec.task)

@@ -1,11 +1,10 @@
-"""Ray: an embedded one or a cluster, and the one remote function that trains."""
+"""Ray: an embedded one or a cluster, and what it is asked to run."""
 
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,12 @@ import psutil
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from clr.errors import BrokenTask
+from worker import remote
 from worker.errors import LostRun, RunFailed
+
+Bundle = dict[str, Any]
+"""A code bundle on its way to Ray: digest, data, folder to unpack it in, and what becomes of its requirements."""
 
 ERROR_LINES = 20
 """Lines of a run's traceback that are kept: enough to name the cause, short enough to read in a job."""
@@ -36,6 +40,7 @@ class Engine:
     """
 
     def __init__(self, address: str | None, home: Path, cpus: int | None = None) -> None:
+        self._code_folder = "~/.clr/code" if address else str(home / "code")
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if address:
@@ -62,15 +67,22 @@ class Engine:
 
     def warm(self) -> None:
         """Let as many processes as there are CPUs import torch, so that the first job need not wait for it."""
-        self._warming = [_warm.remote() for _ in range(int(self.total()["cpus"]))]
+        self._warming = [remote.warm.remote() for _ in range(int(self.total()["cpus"]))]
 
-    def describe(self, trainee: dict[str, Any], resources: dict[str, float], check: Callable[[], None]) -> Any:
+    def ship(self, digest: str, data: bytes, requirements: str) -> Bundle:
+        """Make a code bundle available to every node; it stays so for as long as what is returned is kept."""
+        held = [ray.put(data)]  # within a list Ray hands on the reference alone, for the node to fetch it if it must
+        return {"digest": digest, "data": held, "folder": self._code_folder, "requirements": requirements}
+
+    def describe(
+        self, trainee: dict[str, Any], bundle: Bundle | None, resources: dict[str, float], check: Callable[[], None]
+    ) -> Any:
         """What the task is: iterations_per_epoch, metric, direction. ``check`` is called while waiting, and may raise.
 
         Raises:
             RunFailed: the task's own code raised, or its process was lost.
         """
-        reference = _describe.options(**_options(resources)).remote(trainee)
+        reference = remote.describe.options(**_options(resources, bundle)).remote(trainee, bundle)
         try:
             while not ray.wait([reference], timeout=0.25)[0]:
                 check()
@@ -80,10 +92,17 @@ class Engine:
         finally:
             _cancel({reference: reference})
 
-    def stream(self, trainee: dict[str, Any], run: dict[str, Any], attempt: int, resources: dict[str, float]) -> Any:
+    def stream(
+        self,
+        trainee: dict[str, Any],
+        bundle: Bundle | None,
+        run: dict[str, Any],
+        attempt: int,
+        resources: dict[str, float],
+    ) -> Any:
         """Start a run; the stream of its points."""
         threads = max(1, int(resources["cpus"]))
-        return _train.options(**_options(resources)).remote(trainee, run, attempt, threads)
+        return remote.train.options(**_options(resources, bundle)).remote(trainee, bundle, run, attempt, threads)
 
     def ready(self, streams: list[Any], timeout_s: float) -> list[Any]:
         """The streams that have a point or have ended; waits up to ``timeout_s`` for the first."""
@@ -136,7 +155,8 @@ def _get(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        raise RunFailed(last_lines(str(error))) from None
+        broken = isinstance(error.cause, BrokenTask)
+        raise RunFailed(str(error.cause) if broken else last_lines(str(error))) from None
     except RayError as error:
         raise LostRun(f"{type(error).__name__}: {error}") from None
 
@@ -147,8 +167,10 @@ def last_lines(text: str) -> str:
     return "\n".join(plain.strip().splitlines()[-ERROR_LINES:])
 
 
-def _options(resources: dict[str, float]) -> dict[str, Any]:
-    return {"num_cpus": resources["cpus"], "num_gpus": resources["gpus"], "max_retries": 0}
+def _options(resources: dict[str, float], bundle: Bundle | None) -> dict[str, Any]:
+    options = {"num_cpus": resources["cpus"], "num_gpus": resources["gpus"], "max_retries": 0}
+    # Ray starts processes of their own for each environment: no bundle meets the modules of another.
+    return options if bundle is None else options | {"runtime_env": {"env_vars": {"CLR_CODE": bundle["digest"]}}}
 
 
 def _fits(have: dict[str, float], want: dict[str, float]) -> int:
@@ -167,49 +189,3 @@ def session_folder(home: Path) -> Path:
     folder = parent / str(os.getpid())
     folder.mkdir(exist_ok=True)
     return folder
-
-
-@lru_cache(maxsize=2)  # the task of the job at hand, and of the one that takes turns with it
-def _load(key: str) -> Any:
-    import json
-    from dataclasses import replace
-
-    from clr.task import optimizer
-    from clr.tasks import load_task
-
-    trainee = json.loads(key)
-    task = load_task(trainee["task"], **trainee["args"])
-    chosen = trainee["optimizer"]
-    return replace(task, optimizer=optimizer(chosen["name"], **chosen["args"]), batch_size=trainee["batch_size"])
-
-
-def _task(trainee: dict[str, Any]) -> Any:
-    import json
-
-    return _load(json.dumps(trainee, sort_keys=True))
-
-
-@ray.remote(num_cpus=1, max_retries=0)
-def _warm() -> None:
-    import clr.tasks
-    import clr.training  # noqa: F401
-
-
-@ray.remote
-def _describe(trainee: dict[str, Any]) -> dict[str, Any]:
-    task = _task(trainee)
-    metric, direction, _ = task.score
-    return {"iterations_per_epoch": task.iterations_per_epoch, "metric": metric, "direction": direction}
-
-
-@ray.remote(num_returns="streaming")
-def _train(trainee: dict[str, Any], run: dict[str, Any], attempt: int, threads: int) -> Iterator[tuple[int, Any]]:
-    """Points of one run. The attempt goes with each, so that two attempts can never be spliced into one."""
-    import torch
-
-    from clr.run import Run
-    from clr.training import train
-
-    torch.set_num_threads(threads)
-    for point in train(_task(trainee), Run(**run)):
-        yield attempt, point.to_dict()

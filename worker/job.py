@@ -16,7 +16,8 @@ from clr.recommendation import Cost, Evidence, Recommendation, Source
 from clr.run import fresh_seeds
 from clr.search import Search, best, create_study
 from clr.spec import JobSpec
-from service.store import jobs, recommendations, runs, studies
+from service.settings import Settings
+from service.store import code, jobs, recommendations, runs, studies
 from service.store.database import Database
 from service.store.errors import LeaseLost
 from service.store.jobs import Lease
@@ -34,14 +35,14 @@ class JobDriver:
     Args:
         database, engine: where to write, where to run.
         job, lease: what was claimed.
-        lease_s: how long a renewal of the lease lasts.
+        settings: of the worker.
         stopping: set when the worker shuts down.
     """
 
     def __init__(
-        self, database: Database, engine: Engine, job: Job, lease: Lease, *, lease_s: float, stopping: Event
+        self, database: Database, engine: Engine, job: Job, lease: Lease, *, settings: Settings, stopping: Event
     ) -> None:
-        self.database, self.engine, self.lease = database, engine, lease
+        self.database, self.engine, self.lease, self.settings = database, engine, lease, settings
         self.spec = JobSpec.model_validate(job.spec)
         assert job.started_at is not None
         self.began = time.monotonic() - (time.time() - job.started_at.timestamp())
@@ -50,7 +51,7 @@ class JobDriver:
             database,
             engine,
             lease,
-            lease_s=lease_s,
+            lease_s=settings.lease_s,
             stopping=stopping,
             trainee=self.spec.model_dump(include={"task", "args", "optimizer", "batch_size"}, mode="json"),
             resources=self.spec.resources.model_dump(),
@@ -110,13 +111,23 @@ class JobDriver:
             raise RunFailed(
                 f"resources: no node has the {wanted} that a run needs; the cluster has {self.engine.total()}"
             )
-        about = self.engine.describe(self.runs.trainee, wanted, check=self.runs.check)
+        self._ship_code()
+        about = self.engine.describe(self.runs.trainee, self.runs.bundle, wanted, check=self.runs.check)
         self.metric, self.direction = about["metric"], about["direction"]
         self.budget = Budget(self.spec.epochs, about["iterations_per_epoch"])
         trainings = sum(trainings_of_stages(self.spec, self.budget.iterations_per_epoch).values())
         self.runs.predicted_steps = max(1, round(trainings * self.budget.steps))
         with self.database.begin() as session:
             jobs.describe(session, self.lease, **about, predicted_steps=self.runs.predicted_steps)
+
+    def _ship_code(self) -> None:
+        if self.spec.code is None:
+            return
+        if not self.settings.allow_code:
+            raise RunFailed("code: this worker runs no uploaded code; its admin may set CLR_ALLOW_CODE=true")
+        with self.database.read() as session:
+            data = code.data(session, self.spec.code)
+        self.runs.bundle = self.engine.ship(self.spec.code, data, self.settings.code_requirements)
 
     def _range_test(self) -> Bounds:
         plan = range_test_plan(self.budget, self.spec.range_test, self.spec.seed, self.spec.limits.max_steps)

@@ -82,9 +82,7 @@ class Worker:
             if claimed is None:
                 return False
             job, lease = claimed
-            driver = JobDriver(
-                self.database, self.engine, job, lease, lease_s=self.settings.lease_s, stopping=self.stopping
-            )
+            driver = JobDriver(self.database, self.engine, job, lease, settings=self.settings, stopping=self.stopping)
         log.info("claimed: job=%s epoch=%s", lease.job_id, lease.epoch)
         thread = Thread(target=driver.drive, name=f"job-{lease.job_id}")
         thread.start()

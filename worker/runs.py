@@ -11,7 +11,7 @@ from clr.run import Curve, Plan, Point, Result, Run
 from service.store import jobs, runs
 from service.store.database import Database
 from service.store.jobs import Lease
-from worker.engine import Engine
+from worker.engine import Bundle, Engine
 from worker.errors import Cancelled, HandedBack, LimitReached, LostRun, RunFailed
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,7 @@ class Runs:
         self.stopping, self.trainee, self.resources = stopping, trainee, resources
         self.spent, self.max_steps, self.deadline = spent, max_steps, deadline
         self.predicted_steps = 1
+        self.bundle: Bundle | None = None
         self._flights: dict[Any, _Flight] = {}
         self._renewed = self._written = 0.0
 
@@ -177,7 +178,7 @@ class Runs:
         values = run.to_dict()
         with self.database.begin() as session:
             attempt = runs.start(session, self.lease, stage=stage, number=number, params=params, run=values)
-        stream = self.engine.stream(self.trainee, values, attempt, self.resources)
+        stream = self.engine.stream(self.trainee, self.bundle, values, attempt, self.resources)
         self._flights[stream] = _Flight(stage, number, run, params, attempt, stream)
 
     def _ended(self, prune: Prune | None) -> Iterator[tuple[int, Curve]]:

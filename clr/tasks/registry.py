@@ -72,7 +72,10 @@ def load_task(name: str, /, **args: Any) -> Task:
         DataMissing: the task's data set is not there.
     """
     factory = find(name)
-    return factory(**check_args(factory, args))
+    made = factory(**check_args(factory, args))
+    if not isinstance(made, Task):
+        raise InvalidArgument(f"task: {name} must return a clr.Task, but returned {made!r:.80}")
+    return made
 
 
 def find(name: str) -> Factory:

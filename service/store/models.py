@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Float, ForeignKey, ForeignKeyConstraint, Index, Integer
+from sqlalchemy import BigInteger, Float, ForeignKey, ForeignKeyConstraint, Index, Integer, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.store.clock import now
@@ -129,6 +129,18 @@ class RecommendationRow(Base):
         Index(None, "optimizer", "job_id"),
         Index(None, "task", "optimizer", "job_id"),
     )
+
+
+class CodeRow(Base):
+    """A code bundle: a zip of a user's own code."""
+
+    __tablename__ = "clr_code"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary, deferred=True, deferred_raiseload=True)
+    size: Mapped[int]
+    files: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(default=now())
 
 
 class TaskRow(Base):

@@ -41,7 +41,7 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def _serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI) -> Iterator[str]:
     config = uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1)
     server = _Server(config)
     # asyncio turns Nagle's delay off only where the protocol is named
@@ -108,7 +108,7 @@ class Worker:
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path, database_url=database_url, body_limit=65536)
+    return Settings(home=tmp_path, database_url=database_url, body_limit=65536, allow_code=True, code_limit=2**20)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def app(settings: Settings) -> FastAPI:
 @pytest.fixture
 def url(app: FastAPI) -> Iterator[str]:
     """Where the API listens."""
-    with _serving(app) as url:
+    with serving(app) as url:
         yield url
 
 

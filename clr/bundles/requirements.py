@@ -1,0 +1,67 @@
+"""A bundle's ``requirements.txt``: what becomes of it is the admin's choice."""
+
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Literal
+
+from clr.bundles.archive import REQUIREMENTS, take_place
+from clr.errors import BrokenTask
+
+Policy = Literal["refuse", "ignore", "install"]
+
+REFUSAL = f"must hold no {REQUIREMENTS} (the service's admin may set CLR_CODE_REQUIREMENTS to install or ignore it)"
+
+INSTALL_TIMEOUT_S = 1800
+
+
+def satisfy(root: Path, packages: Path, policy: Policy) -> None:
+    """Carry out the admin's choice for the bundle unpacked at ``root``; what is installed goes to ``packages``.
+
+    Raises:
+        BrokenTask: the choice is to refuse, or pip failed.
+    """
+    file = root / REQUIREMENTS
+    if policy == "ignore" or not file.exists():
+        return
+    if policy == "refuse":
+        raise BrokenTask(f"code: {REFUSAL}")
+    if not packages.is_dir():
+        _install(file, packages)
+    scheme = sysconfig.get_preferred_scheme("prefix")
+    installed = sysconfig.get_path("purelib", scheme, {"base": str(packages), "platbase": str(packages)})
+    if installed not in sys.path:
+        sys.path.append(installed)
+
+
+def _install(file: Path, packages: Path) -> None:
+    """Install what is missing. What the service has stays as it is: its versions are constraints."""
+    with tempfile.TemporaryDirectory(dir=packages.parent, ignore_cleanup_errors=True) as scratch:
+        own = Path(scratch) / "constraints.txt"
+        own.write_text("".join(sorted({f"{one.name}=={one.version}\n" for one in distributions()})))
+        target = Path(scratch) / "packages"
+        target.mkdir()
+        options = ["--no-input", "--disable-pip-version-check", "--prefix", str(target), "--constraint", str(own)]
+        command = [sys.executable, "-m", "pip", "install", *options, "--requirement", str(file)]
+        done = subprocess.run(
+            command,
+            cwd=file.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=INSTALL_TIMEOUT_S,
+        )
+        if done.returncode:
+            raise BrokenTask(f"{REQUIREMENTS}: pip could not install it: {_reason(done.stdout)}")
+        take_place(target, packages)
+
+
+def _reason(output: str) -> str:
+    """pip's own words: its lines of error, else its last one."""
+    lines = output.strip().splitlines() or ["it said nothing"]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return " ".join(errors or lines[-1:])
