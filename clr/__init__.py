@@ -15,6 +15,7 @@ from clr.local import range_test, recommend, search
 
 _LAZY = {
     "POLICIES": "policies",
+    "AsyncClient": "async_client",
     "Bounds": "bounds",
     "Client": "client",
     "Recommendation": "recommendation",

@@ -7,6 +7,7 @@ import altair as alt
 import numpy as np
 import vl_convert
 
+from clr.policies import schedule
 from clr.repetition import TAIL
 
 SHOWN = 400
@@ -47,6 +48,22 @@ def range_test_chart(document: Document) -> alt.VConcatChart:
         resolve=alt.Resolve(scale=alt.ScaleResolveMap(x="shared")),
         config=alt.Config(view=alt.ViewConfig(strokeWidth=0)),
     )
+
+
+def schedule_svg(policy: str, base_lr: float, max_lr: float, stepsize: int, gamma: float | None = None) -> str:
+    """The rate over two cycles, as SVG text.
+
+    Args:
+        policy: name in ``clr.POLICIES``.
+        base_lr, max_lr, stepsize, gamma: as that policy takes them.
+    """
+    rate = schedule(policy, base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, gamma=gamma)
+    steps = sorted({round(share * stepsize / SHOWN) for share in range(4 * SHOWN + 1)})
+    line = alt.Chart(alt.InlineData(values=[{"step": step, "lr": rate(step)} for step in steps]))
+    x = alt.X("step:Q", axis=alt.Axis(title="optimizer step", grid=False))
+    y = alt.Y("lr:Q", axis=alt.Axis(title="learning rate", format="~g", gridOpacity=0.4))
+    layers = [line.mark_line(color=SMOOTHED, strokeWidth=2).encode(x=x, y=y)]
+    return svg(alt.VConcatChart(vconcat=[alt.LayerChart(layer=layers, width=WIDTH, height=HEIGHT)]))
 
 
 def svg(chart: alt.VConcatChart) -> str:

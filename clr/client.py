@@ -1,47 +1,27 @@
-"""The client of a clr service, over REST. Needs no torch."""
+"""The client of a clr service, over REST. Needs no torch. ``clr.async_client`` is its twin for asyncio."""
 
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self
-from urllib.parse import quote
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import httpx
 
-from clr import event_stream
-from clr.errors import ClrError, InvalidArgument
+from clr import calls
+from clr.bundles.archive import digest_of
+from clr.bundles.packing import pack
+from clr.calls import AWAY, OUTAGE_S, POLL_S, SILENCE_S, Attempts, Call, ClientError, checked_url, job_path, refusal
+from clr.event_stream import Event, EventDecoder
+from clr.progress import Progress
+from clr.recommendation import Recommendation
+from clr.results import FINISHED, JobDocument, RecordedTest, TrialResult
 
-FINISHED = frozenset({"succeeded", "failed", "cancelled"})
-"""The states that a job stays in."""
+__all__ = ["Client", "ClientError", "Job"]
 
-AWAY = frozenset({502, 503, 504})
-"""Answers that come while a service, or one behind a proxy, is restarted."""
-
-OUTAGE_S = 60.0
-"""How long a job that is followed is tried again: long enough for a restart of the service."""
-
-SILENCE_S = 60.0
-"""A stream of events this long without a byte is taken for dropped."""
-
-POLL_S = 0.5
+T = TypeVar("T")
 
 
-class ClientError(ClrError):
-    """The service refused a call, or could not be reached.
-
-    Args:
-        message: what went wrong, on one line.
-        status: HTTP status, or None where there was no answer.
-        problem: the service's problem document (RFC 9457), ``{}`` where there is none.
-    """
-
-    def __init__(self, message: str, status: int | None = None, problem: Mapping[str, Any] | None = None):
-        super().__init__(message)
-        self.status = status
-        self.problem = dict(problem or {})
-
-
-class Job:
+class Job(JobDocument):
     """A job of the service, as last seen; ``refresh`` and ``wait`` bring it up to date.
 
     Args:
@@ -50,43 +30,34 @@ class Job:
     """
 
     def __init__(self, client: "Client", document: Mapping[str, Any]):
+        super().__init__(document)
         self._client = client
-        self.document = dict(document)
-
-    def __repr__(self) -> str:
-        return f"Job({self.id!r}, {self.state!r})"
-
-    @property
-    def id(self) -> str:
-        """Its identifier."""
-        return str(self.document["id"])
-
-    @property
-    def state(self) -> str:
-        """queued, running, succeeded, failed or cancelled."""
-        return str(self.document["state"])
-
-    @property
-    def finished(self) -> bool:
-        """Whether its state is final."""
-        return self.state in FINISHED
 
     def refresh(self, patience_s: float | None = None) -> Self:
         """Ask the service how it stands now, for up to ``patience_s`` (None: the client's) while it is away."""
-        self.document = self._client._get(_path(self.id), patience_s=patience_s).json()
+        self.document = self._client._do(calls.job(self.id), patience_s)
         return self
 
-    def wait(self, timeout_s: float | None = None, on_progress: Callable[["Job"], object] | None = None) -> Self:
+    def wait(
+        self,
+        timeout_s: float | None = None,
+        on_progress: Callable[["Job"], object] | None = None,
+        progress: bool = False,
+    ) -> Self:
         """Wait until it is finished, riding out a restart of the service.
 
         Args:
             timeout_s: seconds, or None to wait for ever.
             on_progress: called with the job each time it was looked at.
+            progress: show a bar, in a terminal or a notebook.
 
         Raises:
             TimeoutError: not finished in time; the job goes on.
             ClientError: the service cannot be reached for a minute, or the job was deleted.
         """
+        if progress:
+            with Progress() as shown:
+                return self.wait(timeout_s, shown.show)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             self.refresh(OUTAGE_S)
@@ -98,15 +69,31 @@ class Job:
                 raise TimeoutError(f"job {self.id} is still {self.state} after {timeout_s:g} s and goes on")
             time.sleep(POLL_S)
 
-    def recommendation(self) -> dict[str, Any]:
+    def recommendation(self) -> Recommendation:
         """What was found, so far or in the end: as ``Client.recommendation``."""
-        document: dict[str, Any] = self._client.recommendation(self.id)
-        return document
+        return self._client.recommendation(self.id)
+
+    def range_test(self) -> RecordedTest:
+        """Its range test, as far as it is."""
+        return self._client.range_test(self.id)
+
+    def trials(self) -> Iterator[TrialResult]:
+        """The trials of its search, by number."""
+        return self._client.trials(self.id)
 
     def cancel(self) -> Self:
         """Ask the service to stop it; it is cancelled within seconds, and what was found stays."""
-        self.document = self._client._send("POST", _path(self.id, "cancel")).json()
+        self.document = self._client._do(calls.cancel(self.id))
         return self
+
+    def _repr_html_(self) -> str:
+        from clr.notebook import job_html
+
+        try:
+            picture = self._client._do(calls.range_test_svg(self.id))
+        except ClientError:  # there are no points yet, or the service is away
+            picture = None
+        return job_html(self.document, picture)
 
 
 class Client:
@@ -127,9 +114,7 @@ class Client:
     """
 
     def __init__(self, url: str, token: str | None = None, timeout_s: float = 30.0, patience_s: float = 3.0):
-        if not url.startswith(("http://", "https://")):
-            raise InvalidArgument(f"url: must begin with http:// or https://, but got {url!r}")
-        self.url, self.patience_s = url.rstrip("/"), patience_s
+        self.url, self.patience_s = checked_url(url), patience_s
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s)
 
@@ -153,41 +138,60 @@ class Client:
         Raises:
             ClientError: a field breaks its rule, or the service cannot be reached.
         """
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        answer = self._send("POST", "/v1/jobs", repeatable=True, json=dict(spec), headers=headers)
-        return Job(self, answer.json())
+        return Job(self, self._do(calls.submit(spec, idempotency_key)))
+
+    def upload_code(self, folder: str | Path) -> str:
+        """Upload a folder of code, unless the service has it already.
+
+        Args:
+            folder: what git ignores in it is left out.
+
+        Returns:
+            Its digest, for the field ``code`` of a job.
+
+        Raises:
+            InvalidArgument: the folder cannot be packed.
+            ClientError: the service refuses it, or takes no code.
+        """
+        data = pack(folder)
+        digest = digest_of(data)
+        try:
+            self._do(calls.code(digest))
+        except ClientError as error:
+            if error.status != 404:
+                raise
+            self._do(calls.upload(digest, data))
+        return digest
 
     def job(self, job_id: str) -> Job:
         """The job of that id."""
-        return Job(self, self._get(_path(job_id)).json())
+        return Job(self, self._do(calls.job(job_id)))
 
     def jobs(self, *, state: str | None = None, task: str | None = None, name: str | None = None) -> Iterator[Job]:
         """All jobs that match, newest first, fetched page by page as they are asked for."""
-        filters = {"state": state, "task": task, "name": name}
-        params = {key: value for key, value in filters.items() if value is not None}
-        while True:
-            page = self._get("/v1/jobs", params=params).json()
-            yield from (Job(self, document) for document in page["items"])
-            if page["next_cursor"] is None:
-                return
-            params["cursor"] = page["next_cursor"]
+        return (Job(self, one) for one in self._all("/v1/jobs", state=state, task=task, name=name))
 
-    def recommendation(self, job_id: str, format: str | None = None) -> Any:
-        """What was found: a dict, or with ``format`` "python" or "yaml" the text to paste.
+    def recommendation(self, job_id: str) -> Recommendation:
+        """What was found.
 
         Raises:
             ClientError: status 409 while there is none yet; the message says why.
         """
-        params = {} if format is None else {"format": format}
-        answer = self._get(_path(job_id, "recommendation"), params=params)
-        return answer.json() if format in (None, "json") else answer.text
+        return self._do(calls.recommendation(job_id))
+
+    def range_test(self, job_id: str) -> RecordedTest:
+        """The range test of a job, as far as it is."""
+        return self._do(calls.range_test(job_id))
+
+    def trials(self, job_id: str) -> Iterator[TrialResult]:
+        """The trials of a job, by number, fetched page by page as they are asked for."""
+        return (calls.trial(one) for one in self._all(job_path(job_id, "trials")))
 
     def tasks(self) -> list[dict[str, Any]]:
         """What the service's workers can train, each with the JSON schema of its arguments."""
-        tasks: list[dict[str, Any]] = self._get("/v1/tasks").json()["items"]
-        return tasks
+        return list(self._all("/v1/tasks"))
 
-    def events(self, job_id: str, after: int = 0) -> Iterator[event_stream.Event]:
+    def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
         """The events of a job with ids above ``after``, as they happen, until the job is finished.
 
         A dropped connection is taken up again after the last event seen: none is missed, none comes twice.
@@ -208,65 +212,44 @@ class Client:
             finished = job.refresh(OUTAGE_S).finished
             time.sleep(POLL_S)
 
-    def _stream(self, job_id: str, after: int) -> Iterator[event_stream.Event]:
+    def _stream(self, job_id: str, after: int) -> Iterator[Event]:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
         timeout = httpx.Timeout(self._http.timeout.connect, read=SILENCE_S)
-        with self._http.stream("GET", _path(job_id, "events"), headers=headers, timeout=timeout) as answer:
+        with self._http.stream("GET", job_path(job_id, "events"), headers=headers, timeout=timeout) as answer:
             if answer.status_code in AWAY:
                 raise httpx.ConnectError(f"HTTP {answer.status_code}")
             if answer.is_error:
                 answer.read()
-                raise _refusal(answer)
-            yield from event_stream.events(event_stream.lines(answer.iter_bytes()))
+                raise refusal(answer)
+            decoder = EventDecoder()
+            for chunk in answer.iter_bytes():
+                yield from decoder.feed(chunk)
 
-    def _get(self, path: str, **request: Any) -> httpx.Response:
-        return self._send("GET", path, repeatable=True, **request)
+    def _all(self, path: str, **filters: str | None) -> Iterator[dict[str, Any]]:
+        cursor: str | None = None
+        while True:
+            items, cursor = self._do(calls.page(path, filters, cursor))
+            yield from items
+            if cursor is None:
+                return
+
+    def _do(self, call: Call[T], patience_s: float | None = None) -> T:
+        request = {"repeatable": call.repeatable, "patience_s": patience_s, **call.request}
+        return call.read(self._send(call.method, call.path, **request))
 
     def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        repeatable: bool = False,
-        patience_s: float | None = None,
-        **request: Any,
+        self, method: str, path: str, *, repeatable: bool = False, patience_s: float | None = None, **request: Any
     ) -> httpx.Response:
         """One call, tried again while the service is away; if not repeatable, only where it never arrived."""
-        away, lost = (AWAY, httpx.TransportError) if repeatable else ({503}, httpx.ConnectError)
-        deadline, pause_s = time.monotonic() + (self.patience_s if patience_s is None else patience_s), 0.1
+        attempts = Attempts(self.url, repeatable, self.patience_s if patience_s is None else patience_s)
         while True:
-            try:
-                answer = self._http.request(method, path, **request)
-                if answer.is_success:
-                    return answer
-                if answer.status_code not in away or time.monotonic() > deadline:
-                    raise _refusal(answer)
-            except httpx.TransportError as error:
-                if not isinstance(error, lost) or time.monotonic() > deadline:
-                    raise self._unreachable(error) from error
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 2.0)
+            outcome = self._try(method, path, request)
+            if isinstance(outcome, httpx.Response) and outcome.is_success:
+                return outcome
+            time.sleep(attempts.pause_s(outcome))
 
-    def _unreachable(self, error: Exception) -> ClientError:
-        reason = str(error) or type(error).__name__
-        return ClientError(f"no answer from {self.url} ({reason}): is the service running, and is this its URL?")
-
-
-def _path(job_id: str, *rest: str) -> str:
-    if not job_id:
-        raise InvalidArgument("job_id: must be the id of a job, but is empty")
-    return "/".join(["/v1/jobs", quote(job_id, safe=""), *rest])
-
-
-def _refusal(answer: httpx.Response) -> ClientError:
-    """The error for an answer that is not a success, every field error in its message."""
-    status = answer.status_code
-    try:
-        problem = answer.json()
-    except ValueError:
-        problem = None
-    if not isinstance(problem, dict):
-        return ClientError(f"HTTP {status} from {answer.url}, but not from a clr service: check the URL", status)
-    detail = str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
-    rules = [f"{error.get('field') or 'body'}: {error.get('rule')}" for error in problem.get("errors") or []]
-    return ClientError("; ".join([detail, *(rule for rule in rules if rule not in detail)]), status, problem)
+    def _try(self, method: str, path: str, request: dict[str, Any]) -> httpx.Response | httpx.TransportError:
+        try:
+            return self._http.request(method, path, **request)
+        except httpx.TransportError as error:
+            return error

@@ -1,7 +1,7 @@
-"""Server-sent events: the lines of a ``text/event-stream`` as events."""
+"""Server-sent events: the bytes of a ``text/event-stream`` as events."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,31 +15,34 @@ class Event:
     data: dict[str, Any]
 
 
-def lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Lines ended by a line feed alone: JSON may hold the other characters that ``str.splitlines`` splits at.
+class EventDecoder:
+    """Makes events of bytes that come in pieces; comments and a last, unfinished event are dropped.
 
-    >>> list(lines([b"id: ", b"7\\nda"]))
-    ['id: 7']
-    """
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from (line.rstrip(b"\r").decode() for line in whole)
+    Lines end with a line feed alone: JSON may hold the other characters that ``str.splitlines`` splits at.
 
-
-def events(lines: Iterable[str]) -> Iterator[Event]:
-    """Events in ``lines``; comments and a last, unfinished event are dropped.
-
-    >>> list(events(["id: 7", "event: state", 'data: {"state": "queued"}', ""]))
+    >>> decoder = EventDecoder()
+    >>> list(decoder.feed(b"id: 7\\nevent: sta"))
+    []
+    >>> list(decoder.feed(b'te\\ndata: {"state": "queued"}\\n\\n'))
     [Event(id=7, kind='state', data={'state': 'queued'})]
     """
-    fields: dict[str, str] = {}
-    for line in lines:
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._fields: dict[str, str] = {}
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """The events that are whole with this piece."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            yield from self._line(line.rstrip(b"\r").decode())
+
+    def _line(self, line: str) -> Iterator[Event]:
         name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
+        value, fields = value.removeprefix(" "), self._fields
         if line:
             fields[name] = f"{fields[name]}\n{value}" if name == "data" and name in fields else value
-        else:
-            if {"id", "data"} <= fields.keys():
-                yield Event(int(fields["id"]), fields.get("event", "message"), json.loads(fields["data"]))
-            fields = {}
+            return
+        self._fields = {}
+        if {"id", "data"} <= fields.keys():
+            yield Event(int(fields["id"]), fields.get("event", "message"), json.loads(fields["data"]))

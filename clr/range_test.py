@@ -66,8 +66,16 @@ class RangeTest:
         """The picture, an Altair chart; ``metric`` is the name on the axis."""
         from clr.charts import range_test_chart
 
+        return range_test_chart(self._document(metric))
+
+    def _document(self, metric: str) -> dict[str, Any]:
         curves = [{"params": {"policy": run.policy}, "points": curve.rows()} for run, curve in self.runs]
-        return range_test_chart(self.to_dict() | {"curves": curves, "metric": metric})
+        return self.to_dict() | {"curves": curves, "metric": metric}
+
+    def _repr_html_(self) -> str:
+        from clr.notebook import range_test_html
+
+        return range_test_html(self._document("metric"))
 
     def to_csv(self, path: str | Path) -> None:
         """Write ``rows`` with the header lr,loss,metric,seed."""

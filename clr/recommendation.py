@@ -1,11 +1,17 @@
 """The recommendation: bounds, stepsize, evidence, and the bytes a user pastes."""
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 from clr.bounds import Bounds, Confidence
+from clr.errors import InvalidArgument
 from clr.proposal import Proposal
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
 
 Source = Literal["range_test", "search", "confirm"]
 
@@ -129,13 +135,26 @@ class Recommendation:
         return {"job_id": document.pop("job_id")} | document | {"torch": self.torch}
 
     @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> "Recommendation":
-        """The recommendation that ``to_dict`` was made of."""
-        fields = {key: value for key, value in document.items() if key != "torch"}
+    def from_dict(cls, document: Mapping[str, Any]) -> "Recommendation":
+        """The recommendation that ``to_dict`` was made of; what a newer service tells beyond it is left out."""
+        values = _known(cls, document)
         for name, kind in (("evidence", Evidence), ("cost", Cost)):
-            if fields.get(name) is not None:
-                fields[name] = kind(**fields[name])
-        return cls(**fields)
+            if values.get(name) is not None:
+                values[name] = kind(**_known(kind, values[name]))
+        return cls(**values)
+
+    def scheduler(self, optimizer: "Optimizer") -> "LRScheduler":
+        """The recommended schedule for ``optimizer``; call its ``step()`` after every ``optimizer.step()``.
+
+        Raises:
+            InvalidArgument: the recommendation is inconclusive, so there is no schedule.
+        """
+        from clr.lr_scheduler import scheduler
+
+        if self.base_lr is None or self.max_lr is None or self.stepsize is None:
+            raise InvalidArgument(f"recommendation: must have bounds, but is inconclusive: {'; '.join(self.reasons)}")
+        bounds = {"base_lr": self.base_lr, "max_lr": self.max_lr}
+        return scheduler(optimizer, policy=self.policy, **bounds, stepsize=self.stepsize, gamma=self.gamma)
 
     def to_python(self) -> str:
         """Lines to paste below the line that makes ``optimizer``; comments alone where there are no bounds."""
@@ -157,3 +176,12 @@ class Recommendation:
 
         text: str = yaml.safe_dump(json.loads(json.dumps(self.to_dict())), sort_keys=False, allow_unicode=True)
         return text
+
+    def _repr_html_(self) -> str:
+        from clr.notebook import recommendation_html
+
+        return recommendation_html(self)
+
+
+def _known(kind: Any, document: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: document[field.name] for field in fields(kind) if field.name in document}

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from service import problems
 from service.body_limit import BodyLimit
-from service.routes import code, dashboard, events, health, jobs, recommendations, results, tasks
+from service.routes import bounds, code, dashboard, events, health, jobs, recommendations, results, tasks
 from service.settings import Settings
 from service.store.database import Database, is_migrated
 
@@ -55,6 +55,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit, code_limit_bytes=settings.code_limit)
     problems.install(app)
-    for module in (jobs, events, results, recommendations, tasks, code, health):
+    for module in (jobs, events, results, recommendations, bounds, tasks, code, health):
         app.include_router(module.router)
     return app

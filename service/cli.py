@@ -23,6 +23,7 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as print
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: CLR_HOST or 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0: a free one.  [default: CLR_PORT or 8000]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, whatever standard output is.")]
+Tag = Annotated[str | None, typer.Option(help="Its tag in an event file.  [default: for lr and loss the usual ones]")]
 INTERRUPTED = 130
 
 
@@ -64,13 +65,21 @@ def migrate() -> None:
 def submit(
     spec: Annotated[str, typer.Argument(metavar="FILE", help="Job spec, JSON or YAML; - reads standard input.")],
     wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end and print what was found.")] = False,
+    code: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Upload this folder, and find the task module:function in it.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Submit a job and print its id."""
     from service.spec_file import read
 
+    job_spec = read(spec)
+    if code is not None and job_spec.get("code") is not None:
+        raise typer.TyperException(f"code: is {job_spec['code']!r} in {spec}; leave it out there, or --code here")
     with _client() as client:
-        job = client.submit(read(spec))
+        if code is not None:
+            job_spec["code"] = client.upload_code(code)
+        job = client.submit(job_spec)
         if not wait:
             typer.echo(job.id)
             return
@@ -100,8 +109,11 @@ def recommend(job_id: JobId, format: Annotated[Literal["json", "python", "yaml"]
     from service import screen
 
     with _client() as client:
-        found = client.recommendation(job_id, format)
-    screen.data(found) if format == "json" else typer.echo(found.rstrip("\n"))
+        found = client.recommendation(job_id)
+    if format == "json":
+        screen.data(found.to_dict())
+    else:
+        typer.echo((found.to_python() if format == "python" else found.to_yaml()).rstrip("\n"))
 
 
 @app.command()
@@ -133,19 +145,32 @@ def tasks(
 
 @app.command()
 def analyze(
-    curve: Annotated[str, typer.Argument(metavar="CURVE.csv", help="Columns lr,loss[,metric][,seed]; - is stdin.")],
+    curve: Annotated[
+        str,
+        typer.Argument(
+            metavar="CURVE.csv", help="Columns lr,loss[,metric][,seed], - is stdin; or a TensorBoard event file."
+        ),
+    ],
     direction: Annotated[
         Literal["maximize", "minimize"], typer.Option(help="Whether a larger metric is better.")
     ] = "maximize",
+    lr_tag: Tag = None,
+    loss_tag: Tag = None,
+    metric_tag: Tag = None,
     json: AsJson = False,
 ) -> None:
     """Read the bounds from the curve of a range test run anywhere. Needs no service."""
     from clr.bounds import read_bounds
+    from clr.event_file import read_curve
     from service import curve_file, screen
 
-    with sys.stdin if curve == "-" else open(curve, encoding="utf-8", newline="") as lines:
-        curves = curve_file.parse(lines)
-    screen.document(read_bounds(**curve_file.arguments(curves), direction=direction).to_dict(), json)
+    values: dict[str, Any]
+    if "tfevents" in os.path.basename(curve):
+        values = dict(read_curve(curve, lr_tag, loss_tag, metric_tag))
+    else:
+        with sys.stdin if curve == "-" else open(curve, encoding="utf-8", newline="") as lines:
+            values = curve_file.arguments(curve_file.parse(lines))
+    screen.document(read_bounds(**values, direction=direction).to_dict(), json)
 
 
 def main() -> None:
@@ -200,15 +225,14 @@ def _follow(job: "Job", json: bool) -> None:
     from service import screen
 
     try:
-        with screen.Progress() as progress:
-            job.wait(on_progress=progress.show)
+        job.wait(progress=True)
     except KeyboardInterrupt:
         _say(f"stopped watching; the job goes on: clr watch {job.id}")
         raise
     if job.state != "succeeded":
         reason = job.document.get("error")
         raise typer.TyperException(f"job {job.id} {job.state}" + (f": {reason}" if reason else ""))
-    screen.recommendation(job.recommendation(), json)
+    screen.recommendation(job.recommendation().to_dict(), json)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,18 +24,34 @@ class Curve:
 
 def parse(lines: Iterable[str]) -> list[Curve]:
     """The curves, in the order of their seeds' first rows."""
+    try:
+        curves = collect(_rows(lines))
+    except csv.Error as error:
+        raise InvalidArgument(f"curve: must be CSV, but {error}") from error
+    if not curves:
+        raise InvalidArgument("curve: must have at least one row below its header, but has none")
+    return curves
+
+
+def collect(rows: Iterable[tuple[str, float, float | None, float | None]]) -> list[Curve]:
+    """The curves of rows of seed, lr, loss and metric, in the order of their seeds' first rows."""
+    curves: dict[str, Curve] = defaultdict(Curve)
+    for seed, lr, loss, metric in rows:
+        curve = curves[seed]
+        curve.lr.append(lr)
+        curve.loss.append(math.nan if loss is None else loss)
+        curve.metric.append(math.nan if metric is None else metric)
+    return list(curves.values())
+
+
+def _rows(lines: Iterable[str]) -> Iterator[tuple[str, float, float, float]]:
     rows = csv.DictReader(lines, skipinitialspace=True)
     _check(rows.fieldnames or [])
-    curves: dict[str, Curve] = defaultdict(Curve)
     for row in rows:
         if None in row:
             raise InvalidArgument(f"curve: line {rows.line_num} has more cells than the first; give each a column")
-        curve = curves[row.get("seed") or ""]
-        for column, values in (("lr", curve.lr), ("loss", curve.loss), ("metric", curve.metric)):
-            values.append(_number(column, row.get(column), rows.line_num))
-    if not curves:
-        raise InvalidArgument("curve: must have at least one row below its header, but has none")
-    return list(curves.values())
+        lr, loss, metric = (_number(column, row.get(column), rows.line_num) for column in ("lr", "loss", "metric"))
+        yield row.get("seed") or "", lr, loss, metric
 
 
 def arguments(curves: Sequence[Curve]) -> dict[str, Any]:

@@ -255,6 +255,16 @@ class TaskView(BaseModel):
         return cls(name=row.name, doc=row.doc, schema=row.schema)
 
 
+class BoundsView(BaseModel):
+    """What a curve says. Without bounds when inconclusive."""
+
+    base_lr: float | None = Field(examples=[0.001])
+    max_lr: float | None = Field(examples=[0.006])
+    interval: Interval | None
+    confidence: Literal["high", "medium", "low", "inconclusive"]
+    reasons: list[str]
+
+
 class CodeView(BaseModel):
     """Uploaded code."""
 

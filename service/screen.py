@@ -1,17 +1,15 @@
-"""What commands print: tables for people, JSON for programs, progress on standard error."""
+"""What commands print: tables for people, JSON for programs."""
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import typer
-from rich import box, progress
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from clr.client import Job
 
 
 def data(value: Any) -> None:
@@ -108,40 +106,3 @@ def _table(*columns: str, header: bool = True) -> Table:
 
 def _for_machines(as_json: bool) -> bool:
     return as_json or not sys.stdout.isatty()
-
-
-class Progress:
-    """A job's progress on standard error: a bar on a terminal, a line for each tenth of the way elsewhere."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description:<10}"),
-            progress.BarColumn(),
-            progress.TaskProgressColumn(),
-            progress.TextColumn("{task.fields[steps]} steps"),
-            progress.TimeElapsedColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("queued", total=1.0, steps=0)
-        self._told = ""
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, job: Job) -> None:
-        stage = job.document["stage"] if job.state == "running" else None
-        share, steps = job.document["progress"], job.document["cost"]["steps"]
-        self._bar.update(self._task, description=stage or job.state, completed=share, steps=steps)
-        if not self._console.is_terminal:
-            self._tell(f"{stage or job.state} {10 * int(10 * share)} %", steps)
-
-    def _tell(self, place: str, steps: int) -> None:
-        if place != self._told:
-            typer.echo(f"{place}, {steps} steps", err=True)
-            self._told = place

@@ -1,4 +1,4 @@
-"""The functions that Ray runs. They travel by value: a process that runs a user's code has none of the worker's modules.
+"""What Ray runs. It travels by value: a process that runs a user's code holds none of the worker's own modules.
 
 What they import is ``clr`` alone, and only once they run.
 """
@@ -45,8 +45,14 @@ def _task(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> Any:
     from clr.bundles.process import load_from
 
     folder = Path(bundle["folder"]).expanduser()
-    (reference,) = bundle["data"]
-    return load_from(bundle["digest"], lambda: ray.get(reference), folder, bundle["requirements"], trainee)
+    data = _data(bundle, wanted=not (folder / bundle["digest"]).is_dir())
+    return load_from(bundle["digest"], data, folder, bundle["requirements"], trainee)
+
+
+def _data(bundle: dict[str, Any], wanted: bool) -> Any:
+    """The bundle's bytes. No frame keeps the reference: an idle process that holds one is never ended by Ray."""
+    (reference,) = bundle.pop("data")
+    return ray.get(reference) if wanted else None
 
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -3,7 +3,6 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 from clr.bundles.archive import InvalidBundle, unpack
@@ -16,12 +15,12 @@ SHOWN = 20
 """Names that an error lists at most."""
 
 
-def load_from(bundle: str, fetch: Callable[[], bytes], folder: Path, policy: Policy, trainee: Trainee) -> Task:
+def load_from(bundle: str, data: bytes | None, folder: Path, policy: Policy, trainee: Trainee) -> Task:
     """Make the task of a bundle, in a process that has run no other bundle.
 
     Args:
         bundle: its digest.
-        fetch: its bytes, asked for where this machine has not unpacked it yet.
+        data: its bytes; None where this machine has unpacked it before.
         folder: where this machine keeps bundles.
         policy: what becomes of a ``requirements.txt``.
         trainee: the task ``module:function``, its arguments, optimizer and batch size.
@@ -31,18 +30,18 @@ def load_from(bundle: str, fetch: Callable[[], bytes], folder: Path, policy: Pol
     """
     root = folder.resolve() / bundle
     if str(root) not in sys.path:
-        _enter(root, fetch, policy)
+        _enter(root, data, policy)
     try:
         return load(trainee)
     except (Exception, SystemExit) as error:
         raise BrokenTask(_sentence(error, root, trainee["task"])) from error
 
 
-def _enter(root: Path, fetch: Callable[[], bytes], policy: Policy) -> None:
+def _enter(root: Path, data: bytes | None, policy: Policy) -> None:
     """Make this process the bundle's own."""
-    if not root.is_dir():
+    if data is not None:
         try:
-            unpack(fetch(), root.name, root)
+            unpack(data, root.name, root)
         except (InvalidBundle, OSError) as error:
             raise BrokenTask(f"{error}") from error
     satisfy(root, root.with_suffix(".packages"), policy)

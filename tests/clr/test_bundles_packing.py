@@ -88,7 +88,7 @@ def test_a_link_is_refused_by_name(tmp_path: Path, target: str) -> None:
 
 
 def test_a_folder_that_is_none_empty_or_too_large_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgument, match="code: must be a folder, but got .*nowhere"):
+    with pytest.raises(InvalidArgument, match=r"code: must be a folder, but got .*nowhere"):
         pack(tmp_path / "nowhere")
     with pytest.raises(InvalidArgument, match="code: must hold files"):
         pack(tmp_path)

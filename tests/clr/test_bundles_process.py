@@ -29,7 +29,7 @@ def test_a_bundle_that_breaks_a_rule_is_refused_before_any_of_its_code_runs(
     data = zipped({name: b"", "task.py": b"raise ValueError('it was run')"})
     before = list(sys.path), os.getcwd()
     with pytest.raises(BrokenTask, match=rule) as caught:
-        load_from(digest_of(data), lambda: data, tmp_path / "code", "refuse", TRAINEE)
+        load_from(digest_of(data), data, tmp_path / "code", "refuse", TRAINEE)
     assert "\n" not in str(caught.value)
     assert (list(sys.path), os.getcwd()) == before
     assert not (tmp_path / "task.py").exists()
@@ -38,5 +38,5 @@ def test_a_bundle_that_breaks_a_rule_is_refused_before_any_of_its_code_runs(
 def test_bytes_that_do_not_match_their_digest_are_not_run(tmp_path: Path) -> None:
     data = zipped({"task.py": b"raise ValueError('it was run')"})
     with pytest.raises(BrokenTask, match="digest"):
-        load_from("0" * 64, lambda: data, tmp_path, "refuse", TRAINEE)
+        load_from("0" * 64, data, tmp_path, "refuse", TRAINEE)
     assert list(tmp_path.iterdir()) == []

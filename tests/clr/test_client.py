@@ -13,9 +13,10 @@ import uvicorn
 
 import clr
 from clr import client as client_module
-from clr import event_stream
 from clr.client import Client, ClientError
 from clr.errors import InvalidArgument
+from clr.event_stream import Event, EventDecoder
+from clr.recommendation import Recommendation
 from service.app import create_app
 from service.settings import Settings
 from service.store import events, jobs, recommendations, studies, workers
@@ -243,9 +244,7 @@ def test_tasks_come_with_the_schema_of_their_arguments(client: Client) -> None:
     assert client.tasks() == [DIGITS]
 
 
-def test_a_recommendation_is_told_as_document_or_as_text_and_its_absence_with_a_reason(
-    client: Client, store: Database
-) -> None:
+def test_a_recommendation_is_told_and_its_absence_with_a_reason(client: Client, store: Database) -> None:
     job = client.submit({"task": "digits"})
     with pytest.raises(ClientError, match="queued") as caught:
         job.recommendation()
@@ -253,8 +252,8 @@ def test_a_recommendation_is_told_as_document_or_as_text_and_its_absence_with_a_
     lease = claim(store)
     with store.begin() as session:
         recommendations.put(session, lease, FOUND | {"job_id": job.id}, task="digits", optimizer="SGD")
-    assert job.recommendation()["max_lr"] == 0.1
-    assert "CyclicLR(" in client.recommendation(job.id, "python")
+    assert job.recommendation() == Recommendation(**FOUND | {"job_id": job.id})
+    assert "CyclicLR(" in job.recommendation().to_python()
 
 
 def test_waiting_ends_with_the_job_and_reports_on_the_way(client: Client, store: Database) -> None:
@@ -313,9 +312,9 @@ def test_lines_end_at_line_feeds_alone_however_the_bytes_come() -> None:
     text = 'id: 1\r\nevent: points\ndata: {"name":\ndata: "é\u2028\x85"}\n\n: ping\n\nid: 2\ndata: {}\n'
     for size in (1, 3, 1000):
         sent = text.encode()
-        chunks = (sent[at : at + size] for at in range(0, len(sent), size))
-        found = list(event_stream.events(event_stream.lines(chunks)))
-        assert found == [event_stream.Event(1, "points", {"name": "é\u2028\x85"})]
+        decoder = EventDecoder()
+        found = [event for at in range(0, len(sent), size) for event in decoder.feed(sent[at : at + size])]
+        assert found == [Event(1, "points", {"name": "é\u2028\x85"})]
 
 
 def test_the_client_needs_no_torch() -> None:

@@ -217,7 +217,7 @@ def test_watch_prints_the_recommendation_as_json_when_asked(run: Run, api: Clien
     finish(store, jobs.succeed)
     ran = run("watch", job.id, "--json")
     assert ran.code == 0
-    assert json.loads(ran.out) == job.recommendation()
+    assert json.loads(ran.out) == job.recommendation().to_dict()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from clr.event_stream import Event, events, lines
+from clr.event_stream import Event, EventDecoder
 from service.store import jobs
 
 Submit = Callable[..., dict[str, Any]]
@@ -21,7 +21,8 @@ def following(client: httpx.Client, job_id: str, last_id: int | None = None) -> 
     with client.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers, timeout=10) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
-        yield events(lines(answer.iter_bytes()))
+        decoder = EventDecoder()
+        yield (event for piece in answer.iter_bytes() for event in decoder.feed(piece))
 
 
 def all_of(client: httpx.Client, job_id: str, last_id: int | None = None) -> list[Event]:
