@@ -153,8 +153,9 @@ class Recommendation:
 
         if self.base_lr is None or self.max_lr is None or self.stepsize is None:
             raise InvalidArgument(f"recommendation: must have bounds, but is inconclusive: {'; '.join(self.reasons)}")
-        bounds = {"base_lr": self.base_lr, "max_lr": self.max_lr}
-        return scheduler(optimizer, policy=self.policy, **bounds, stepsize=self.stepsize, gamma=self.gamma)
+        return scheduler(
+            optimizer, self.policy, base_lr=self.base_lr, max_lr=self.max_lr, stepsize=self.stepsize, gamma=self.gamma
+        )
 
     def to_python(self) -> str:
         """Lines to paste below the line that makes ``optimizer``; comments alone where there are no bounds."""

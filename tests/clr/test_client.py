@@ -1,3 +1,5 @@
+import asyncio
+import inspect
 import re
 import shutil
 import socket
@@ -13,13 +15,14 @@ import uvicorn
 
 import clr
 from clr import client as client_module
+from clr.async_client import AsyncClient, AsyncJob
 from clr.client import Client, ClientError
 from clr.errors import InvalidArgument
 from clr.event_stream import Event, EventDecoder
 from clr.recommendation import Recommendation
 from service.app import create_app
 from service.settings import Settings
-from service.store import events, jobs, recommendations, studies, workers
+from service.store import events, jobs, recommendations, runs, studies, workers
 from service.store.database import Database
 from service.store.jobs import Lease
 
@@ -58,7 +61,7 @@ class Api:
     def start(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", self.port))
         self.port = self.listener.getsockname()[1]
-        app = create_app(Settings(database_url=self.database_url))
+        app = create_app(Settings(database_url=self.database_url, allow_code=True))
         self.server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
         self.thread.start()
@@ -306,6 +309,130 @@ def test_a_finished_job_has_no_events_after_its_last(client: Client) -> None:
     *_, last = client.events(job.id)
     assert last.data["state"] == "cancelled"
     assert list(client.events(job.id, after=last.id)) == []
+
+
+def record(store: Database, lease: Lease) -> None:
+    """A range test of one ramp and one short cycle, and two trials."""
+    points = [
+        {"step": 2, "lr": [0.01, 0.02], "loss": [2.0, 1.5], "metric": 0.5, "diverged": False},
+        {"step": 3, "lr": [0.04], "loss": [None], "metric": None, "diverged": True},
+    ]
+    interval = {"base_lr": [0.005, 0.02], "max_lr": [0.05, 0.2]}
+    bounds = {"base_lr": 0.01, "max_lr": 0.1, "interval": interval, "confidence": "high", "reasons": []}
+    with store.begin() as session:
+        for stage, number, policy in [("range_test", 0, "exponential_ramp"), ("range_test", 1, "triangular")]:
+            place = {"stage": stage, "number": number}
+            attempt = runs.start(session, lease, **place, params={"policy": policy}, run={"seed": 7})
+            runs.append(session, lease, **place, attempt=attempt, points=points)
+        for number in range(60):
+            place = {"stage": "search", "number": number}
+            attempt = runs.start(session, lease, **place, params={"ratio": 3.0}, run={})
+            runs.append(session, lease, **place, attempt=attempt, points=points[:1])
+            outcome = {"state": "complete", "value": 0.5, "steps": 2, "error": None}
+            runs.finish(session, lease, **place, attempt=attempt, **outcome)
+        jobs.set_range_test(session, lease, {"bounds": bounds, "smoothed": {"lr": [0.01, 0.02], "loss": [2.0, 1.5]}})
+
+
+def test_what_was_found_comes_as_values_with_types(client: Client, store: Database, tmp_path: Path) -> None:
+    job = client.submit({"task": "digits"})
+    assert job.range_test().bounds is None
+    record(store, claim(store))
+    test = job.range_test()
+    assert test.bounds is not None
+    assert (test.bounds.max_lr, len(test.curves)) == (0.1, 1)
+    (curve,) = test.curves
+    assert (curve.lr, curve.steps, curve.metric, curve.diverged) == ([0.01, 0.02, 0.04], [2], [0.5], True)
+    assert str(curve.loss) == "[2.0, 1.5, nan]"
+    test.to_csv(tmp_path / "curve.csv")
+    assert (tmp_path / "curve.csv").read_text().splitlines()[:3] == [
+        "lr,loss,metric,seed",
+        "0.01,2.0,,7",
+        "0.02,1.5,0.5,7",
+    ]
+    trials = list(job.trials())
+    assert [trial.number for trial in trials] == list(range(60))
+    first = trials[0]
+    assert (first.state, first.params, first.value, first.points) == ("complete", {"ratio": 3.0}, 0.5, [(2, 0.5)])
+    assert first.started_at is not None
+    assert first.started_at.utcoffset() is not None
+
+
+def test_a_notebook_shows_a_job_with_its_picture_once_there_is_one(api: Api, client: Client, store: Database) -> None:
+    job = client.submit({"task": "digits", "name": "<mine>"})
+    assert "&lt;mine&gt;" in job._repr_html_()
+    assert "image/svg+xml" not in job._repr_html_()
+    record(store, claim(store))
+    assert "<img alt='job &lt;mine&gt;' src='data:image/svg+xml;base64," in job._repr_html_()
+    assert "image/svg+xml" in job.range_test()._repr_html_()
+
+
+def test_waiting_can_show_the_progress(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    job = client.submit({"task": "digits"}).cancel()
+    job.wait(timeout_s=10, progress=True)
+    assert capsys.readouterr().err == "cancelled 0 %, 0 steps\n"
+
+
+def test_code_is_uploaded_once_and_its_job_names_it(relay: Relay, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "task.py").write_text("import clr")
+    with Client(relay.url) as client:
+        relay.faults = ["none", "dropped"]
+        digests = {client.upload_code(tmp_path / "src") for _ in range(3)}
+        (digest,) = digests
+        assert client.submit({"task": "task:mine", "code": digest}).document["spec"]["code"] == digest
+        (tmp_path / "src" / "..passwd").write_text("a harmless name")
+        assert client.upload_code(tmp_path / "src") != digest
+    puts = [request for request in relay.requests if request.startswith(b"PUT ")]
+    assert len(puts) == 3  # of which the first had its answer dropped
+
+
+# The twin for asyncio
+
+
+@pytest.mark.parametrize(("plain", "twin"), [(Client, AsyncClient), (client_module.Job, AsyncJob)])
+def test_the_twins_have_the_same_methods_with_the_same_arguments(plain: type, twin: type) -> None:
+    def methods(kind: type) -> dict[str, list[str]]:
+        found = inspect.getmembers(kind, inspect.isfunction)
+        return {name: list(inspect.signature(method).parameters) for name, method in found if name[0] != "_"}
+
+    assert methods(plain) == methods(twin)
+    for name, method in inspect.getmembers(twin, inspect.isfunction):
+        returns = inspect.signature(method).return_annotation
+        waits = (
+            inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method) or "AsyncIterator" in str(returns)
+        )
+        assert waits or name[0] == "_", f"{name} must not block"
+
+
+def test_a_job_is_submitted_followed_and_read_without_blocking(relay: Relay, store: Database, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "task.py").write_text("import clr")
+
+    async def use() -> None:
+        relay.faults = ["dropped", "503"]
+        async with AsyncClient(relay.url) as client:
+            job = await client.submit({"task": "digits"})
+            assert [found.id async for found in client.jobs()] == [job.id]
+            assert await client.tasks() == [DIGITS]
+            with pytest.raises(ClientError, match="queued"):
+                await job.recommendation()
+            lease = await asyncio.to_thread(claim, store)
+            await asyncio.to_thread(record, store, lease)
+            assert len([trial async for trial in job.trials()]) == 60
+            assert len((await job.range_test()).curves) == 1
+            following = asyncio.create_task(events_of(client, job.id))
+            with store.begin() as session:
+                recommendations.put(session, lease, FOUND | {"job_id": job.id}, task="digits", optimizer="SGD")
+                jobs.succeed(session, lease)
+            assert (await job.wait(timeout_s=30)).state == "succeeded"
+            assert (await job.recommendation()).max_lr == 0.1
+            assert (await following)[-1].data["state"] == "succeeded"
+            assert await client.upload_code(tmp_path / "src") == await client.upload_code(tmp_path / "src")
+
+    async def events_of(client: AsyncClient, job_id: str) -> list[Event]:
+        return [event async for event in client.events(job_id)]
+
+    asyncio.run(use())
 
 
 def test_lines_end_at_line_feeds_alone_however_the_bytes_come() -> None:

@@ -1,5 +1,7 @@
-"""TensorBoard's event files. The one here was written by ``torch.utils.tensorboard`` with TensorBoard 2.21: 120 steps of
-``train/lr`` and ``train/loss``, ``val/accuracy`` every fourth as a tensor, a text and a histogram."""
+"""TensorBoard's event files. The one here was written by ``torch.utils.tensorboard`` with TensorBoard 2.21.
+
+It holds 120 steps of ``train/lr`` and ``train/loss``, every fourth ``val/accuracy`` as a tensor, a text, a histogram.
+"""
 
 import math
 import struct

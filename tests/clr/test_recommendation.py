@@ -1,4 +1,5 @@
 import json
+from base64 import b64decode
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 import yaml
 
 from clr.bounds import Bounds
+from clr.errors import InvalidArgument
 from clr.policies import CYCLIC, schedule
 from clr.proposal import Budget
 from clr.recommendation import TORCH_MODES, Cost, Evidence, Recommendation
@@ -38,6 +40,41 @@ CONFIRMED = replace(
     make(), source="confirm", evidence=Evidence("accuracy", "maximize", 4, 3, RUNS, "no difference"), warnings=["slow"]
 )
 ALL = [make(policy) for policy in CYCLIC] + [INCONCLUSIVE, CONFIRMED]
+
+
+def test_a_newer_services_document_is_read_without_what_is_not_known_yet() -> None:
+    document = CONFIRMED.to_dict() | {"colour": "red"}
+    document["evidence"] = document["evidence"] | {"shade": "dark"}
+    assert Recommendation.from_dict(document) == CONFIRMED
+
+
+@pytest.mark.parametrize("policy", CYCLIC)
+def test_its_scheduler_sets_the_rates_of_its_policy(policy: str) -> None:
+    found = make(policy)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = found.scheduler(optimizer)
+    rate = schedule(policy, base_lr=0.01, max_lr=0.1, stepsize=20, gamma=found.gamma)
+    for step in range(80):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate(step))
+        optimizer.step()
+        scheduler.step()
+
+
+def test_without_bounds_there_is_no_scheduler_and_the_error_says_why() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    with pytest.raises(InvalidArgument, match="inconclusive: the loss never fell; too few steps"):
+        INCONCLUSIVE.scheduler(optimizer)
+
+
+def test_a_notebook_shows_it_with_a_picture_of_its_schedule() -> None:
+    shown = CONFIRMED._repr_html_()
+    assert "<th style='text-align: left'>max_lr</th><td style='text-align: left'>0.1</td>" in shown
+    assert "no difference" in shown
+    picture = b64decode(shown.partition("base64,")[2].partition("'")[0]).decode()
+    assert picture.startswith("<svg")
+    assert "learning rate" in picture
+    assert "<img" not in INCONCLUSIVE._repr_html_()
+    assert "too few steps" in INCONCLUSIVE._repr_html_()
 
 
 def test_the_document_is_the_contracts() -> None:

@@ -96,7 +96,7 @@ def url(home: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         fd, port = listener.fileno(), listener.getsockname()[1]
         command = [sys.executable, "-m", "service.cli", "api", "--fd", str(fd)]
-        environment = os.environ | {"CLR_HOME": str(home)}
+        environment = os.environ | {"CLR_HOME": str(home), "CLR_ALLOW_CODE": "true"}
         process = subprocess.Popen(command, pass_fds=[fd], env=environment, stderr=subprocess.DEVNULL)
     yield f"http://127.0.0.1:{port}"
     process.terminate()
@@ -329,6 +329,31 @@ def test_analyze_reads_the_bounds_of_each_seed_from_a_file_or_standard_input(run
     assert found["base_lr"] < found["max_lr"] < 1
     assert found["max_lr"] > 0.003
     assert json.loads(run("analyze", "-", "--direction", "minimize", stdin=text).out) == found
+
+
+def test_analyze_reads_an_event_file_and_lists_the_tags_it_has(run: Run) -> None:
+    file = str(Path(__file__).parents[1] / "clr" / "data" / "range_test.tfevents")
+    assert 0.01 < json.loads(run("analyze", file).out)["max_lr"] < 0.3
+    by_metric = json.loads(run("analyze", file, "--metric-tag", "val/accuracy").out)
+    assert "recorded metric" in by_metric["reasons"][0]
+    ran = run("analyze", file, "--loss-tag", "los")
+    assert is_one_error_line(ran)
+    assert "train/loss, train/lr, val/accuracy" in ran.err
+
+
+def test_submit_uploads_a_folder_of_code(run: Run, api: Client, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "task.py").write_text("import clr")
+    (tmp_path / "job.yaml").write_text("task: task:mine\n")
+    command = ["submit", str(tmp_path / "job.yaml"), "--code", str(tmp_path / "src")]
+    first, second = (run(*command).out.strip() for _ in range(2))
+    assert first != second
+    assert len(api.job(first).document["spec"]["code"]) == 64
+    assert api.job(first).document["spec"] == api.job(second).document["spec"]
+    (tmp_path / "job.yaml").write_text(f"task: task:mine\ncode: {'0' * 64}\n")
+    ran = run(*command)
+    assert is_one_error_line(ran)
+    assert "--code" in ran.err
 
 
 def test_analyze_says_which_line_is_no_curve(run: Run) -> None:

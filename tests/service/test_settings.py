@@ -20,6 +20,7 @@ def test_the_defaults_serve_one_machine() -> None:
     assert settings.database_url == f"sqlite:///{Path.home()}/.clr/clr.db"
     assert (settings.host, settings.port, settings.ray_address) == ("127.0.0.1", 8000, None)
     assert (settings.allow_code, settings.lease_s, settings.poll_s) == (False, 10.0, 0.5)
+    assert (settings.code_limit, settings.code_requirements) == (2**24, "refuse")
     assert (settings.cpus, settings.body_limit, settings.log_level) == (None, 2**20, "info")
 
 
