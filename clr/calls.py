@@ -108,7 +108,7 @@ def code(digest: str) -> Call[Document]:
 
 def upload(digest: str, data: bytes) -> Call[Document]:
     """Upload code. Named by its content, it may come any number of times."""
-    request = {"content": data, "headers": {"Content-Type": "application/zip"}, "timeout": UPLOAD_S}
+    request = {"content": data, "headers": {"Content-Type": "application/octet-stream"}, "timeout": UPLOAD_S}
     return Call("PUT", f"/v1/code/{digest}", _json, request=request)
 
 

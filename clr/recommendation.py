@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from clr.bounds import Bounds, Confidence
@@ -149,13 +150,12 @@ class Recommendation:
         Raises:
             InvalidArgument: the recommendation is inconclusive, so there is no schedule.
         """
-        from clr.lr_scheduler import scheduler
-
-        if self.base_lr is None or self.max_lr is None or self.stepsize is None:
+        if self.stepsize is None:
             raise InvalidArgument(f"recommendation: must have bounds, but is inconclusive: {'; '.join(self.reasons)}")
-        return scheduler(
-            optimizer, self.policy, base_lr=self.base_lr, max_lr=self.max_lr, stepsize=self.stepsize, gamma=self.gamma
-        )
+        torch_side = import_module("clr.lr_scheduler")  # by its name, for the service reads this module without torch
+        names = ("policy", "base_lr", "max_lr", "stepsize", "gamma")
+        made: LRScheduler = torch_side.scheduler(optimizer, **{name: getattr(self, name) for name in names})
+        return made
 
     def to_python(self) -> str:
         """Lines to paste below the line that makes ``optimizer``; comments alone where there are no bounds."""

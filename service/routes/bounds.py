@@ -39,12 +39,19 @@ class RecordedCurve(BaseModel):
     direction: Direction = Field("maximize", description="whether a larger metric is better")
 
 
+def _schema() -> dict[str, Any]:
+    """That of the body, with nothing defined elsewhere."""
+    schema = RecordedCurve.model_json_schema()
+    (schema["properties"]["points"]["items"],) = schema.pop("$defs").values()
+    return schema
+
+
 CSV_EXAMPLE = "lr,loss,metric,seed\n0.001,2.31,,0\n0.002,2.29,0.14,0\n"
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": RecordedCurve.model_json_schema()},
+            "application/json": {"schema": _schema()},
             "text/csv": {"schema": {"type": "string"}, "example": CSV_EXAMPLE},
         },
     }

@@ -14,7 +14,8 @@ from service.store import code
 
 OFF = "this service takes no code: it would run with all rights of a worker; its admin may set CLR_ALLOW_CODE=true"
 
-ZIP = {"requestBody": {"required": True, "content": {"application/zip": {"schema": {"type": "string"}}}}}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+ZIP = {"requestBody": {"required": True, "content": {"application/octet-stream": BINARY}, "description": "a zip"}}
 
 
 def _allowed(settings: SettingsOfApp) -> None:
