@@ -12,6 +12,9 @@ from clr.errors import InvalidArgument
 REQUIRED = ("lr", "loss")
 COLUMNS = (*REQUIRED, "metric", "seed")
 
+Row = tuple[str, float, float | None, float | None]
+"""Seed, lr, loss and metric of one step."""
+
 
 @dataclass
 class Curve:
@@ -33,7 +36,7 @@ def parse(lines: Iterable[str]) -> list[Curve]:
     return curves
 
 
-def collect(rows: Iterable[tuple[str, float, float | None, float | None]]) -> list[Curve]:
+def collect(rows: Iterable[Row]) -> list[Curve]:
     """The curves of rows of seed, lr, loss and metric, in the order of their seeds' first rows."""
     curves: dict[str, Curve] = defaultdict(Curve)
     for seed, lr, loss, metric in rows:
@@ -44,7 +47,7 @@ def collect(rows: Iterable[tuple[str, float, float | None, float | None]]) -> li
     return list(curves.values())
 
 
-def _rows(lines: Iterable[str]) -> Iterator[tuple[str, float, float, float]]:
+def _rows(lines: Iterable[str]) -> Iterator[Row]:
     rows = csv.DictReader(lines, skipinitialspace=True)
     _check(rows.fieldnames or [])
     for row in rows:

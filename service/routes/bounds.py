@@ -1,48 +1,82 @@
 """Bounds from a curve of anywhere. Nothing is stored."""
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
 from clr.bounds import read_bounds
 from clr.errors import InvalidArgument
 from service import curve_file
-from service.curve_file import Curve
+from service.curve_file import Curve, Row
 from service.problems import InvalidField, InvalidInput, responses
 from service.schemas import BoundsView
 
 router = APIRouter(tags=["results"])
 
 Direction = Literal["maximize", "minimize"]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Value = Annotated[float, Field(allow_inf_nan=False)] | None
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+class _Recorded(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    direction: Direction = Field("maximize", description="whether a larger metric is better")
 
 
 class RecordedPoint(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    lr: float = Field(ge=0, allow_inf_nan=False, description="the rate of this step")
-    loss: Number | None = Field(description="the training loss at it; null where it was not finite")
-    metric: Number | None = Field(None, description="of the validation data, where it was taken after this step")
-    seed: int = Field(0, ge=-(2**63), lt=2**63, description="tells the curves of several runs apart")
+    lr: Rate = Field(description="the rate of this step")
+    loss: Value = Field(description="the training loss at it; null where it was not finite")
+    metric: Value = Field(None, description="of the validation data, where it was taken after this step")
+    seed: Seed = Field(0, description="tells the curves of several runs apart")
 
 
-class RecordedCurve(BaseModel):
-    """A range test's curve, step by step; several seeds one after the other or mixed."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
+class RecordedPoints(_Recorded):
+    """A curve, step by step; those of several seeds one after the other, or mixed."""
 
     points: list[RecordedPoint] = Field(min_length=1)
-    direction: Direction = Field("maximize", description="whether a larger metric is better")
+
+    def rows(self) -> Iterator[Row]:
+        return ((str(point.seed), point.lr, point.loss, point.metric) for point in self.points)
 
 
-def _schema() -> dict[str, Any]:
-    """That of the body, with nothing defined elsewhere."""
-    schema = RecordedCurve.model_json_schema()
-    (schema["properties"]["points"]["items"],) = schema.pop("$defs").values()
+class RecordedColumns(_Recorded):
+    """A curve as columns, each with one value for each step."""
+
+    lr: list[Rate] = Field(min_length=1)
+    loss: list[Value]
+    metric: list[Value] | None = None
+    seed: list[Seed] | None = None
+
+    @model_validator(mode="after")
+    def _equally_long(self) -> Self:
+        for name in ("loss", "metric", "seed"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self.lr):
+                sizes = {"field": name, "lr": len(self.lr), "own": len(column)}
+                raise PydanticCustomError("length", "must have one value for each of {lr} rates, but has {own}", sizes)
+        return self
+
+    def rows(self) -> Iterator[Row]:
+        blank = [None] * len(self.lr)
+        seeds = map(str, self.seed or [0] * len(self.lr))
+        return zip(seeds, self.lr, self.loss, self.metric or blank, strict=True)
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Of a body, with nothing defined elsewhere."""
+    schema = model.model_json_schema()
+    for definition in schema.pop("$defs", {}).values():
+        schema["properties"]["points"]["items"] = definition
     return schema
 
 
@@ -51,7 +85,7 @@ BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": _schema()},
+            "application/json": {"schema": {"anyOf": [_schema(RecordedPoints), _schema(RecordedColumns)]}},
             "text/csv": {"schema": {"type": "string"}, "example": CSV_EXAMPLE},
         },
     }
@@ -62,18 +96,13 @@ async def _body(request: Request) -> bytes:
     return await request.body()
 
 
-@router.post(
-    "/v1/bounds",
-    summary="Bounds from a curve",
-    openapi_extra=BODY,
-    responses=responses(400, 413, 415, 422),
-)
+@router.post("/v1/bounds", summary="Bounds from a curve", openapi_extra=BODY, responses=responses(400, 413, 415, 422))
 def bounds(
     request: Request,
     body: Annotated[bytes, Depends(_body)],
     direction: Annotated[Direction, Query(description="for CSV: whether a larger metric is better")] = "maximize",
 ) -> BoundsView:
-    """Read base_lr and max_lr from a range test run anywhere: JSON points, or CSV with lr,loss[,metric][,seed]."""
+    """Read base_lr and max_lr from a range test run anywhere: JSON, by points or by columns, or CSV."""
     try:
         match request.headers.get("content-type", "").partition(";")[0].strip().lower():
             case "application/json":
@@ -89,14 +118,16 @@ def bounds(
 
 def _from_json(body: bytes) -> tuple[list[Curve], Direction]:
     try:
-        recorded = RecordedCurve.model_validate_json(body)
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"the body is not valid JSON: {error}") from error
+    model = RecordedColumns if isinstance(document, dict) and "lr" in document else RecordedPoints
+    try:
+        recorded = model.model_validate(document)
     except ValidationError as error:
-        if (first := error.errors()[0])["type"] == "json_invalid":
-            raise HTTPException(400, f"the body is not valid JSON: {first['ctx']['error']}") from error
         found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
-        raise RequestValidationError(found, body=json.loads(body)) from error
-    rows = ((str(point.seed), point.lr, point.loss, point.metric) for point in recorded.points)
-    return curve_file.collect(rows), recorded.direction
+        raise RequestValidationError(found, body=document) from error
+    return curve_file.collect(recorded.rows()), recorded.direction
 
 
 def _text(body: bytes) -> str:

@@ -37,6 +37,7 @@ def points(**columns: list[Any]) -> list[dict[str, Any]]:
 def test_a_curve_gives_the_same_bounds_as_json_as_csv_and_in_the_library(client: httpx.Client) -> None:
     found = client.post("/v1/bounds", json={"points": points(lr=LR, loss=loss(0))}).json()
     assert found == post(client, csv(lr=LR, loss=loss(0)), "text/csv; charset=utf-8").json()
+    assert found == client.post("/v1/bounds", json={"lr": LR, "loss": loss(0)}).json()
     expected = read_bounds(LR, loss(0))
     assert (found["max_lr"], found["confidence"]) == (pytest.approx(expected.max_lr), expected.confidence)
     assert set(found) == {"base_lr", "max_lr", "interval", "confidence", "reasons"}
@@ -45,7 +46,7 @@ def test_a_curve_gives_the_same_bounds_as_json_as_csv_and_in_the_library(client:
 def test_curves_of_several_seeds_are_read_together(client: httpx.Client) -> None:
     columns = {"lr": LR * 2, "loss": loss(1) + loss(2), "seed": [1] * len(LR) + [2] * len(LR)}
     found = client.post("/v1/bounds", json={"points": points(**columns)}).json()
-    assert found == post(client, csv(**columns)).json()
+    assert found == post(client, csv(**columns)).json() == client.post("/v1/bounds", json=columns).json()
     assert found["max_lr"] == pytest.approx(read_bounds(LR, [loss(1), loss(2)]).max_lr)
     assert found["confidence"] == "medium"
 
@@ -71,6 +72,9 @@ def test_a_metric_is_read_in_the_direction_given(client: httpx.Client) -> None:
         ({"points": [{"lr": 1, "loss": 1, "los": 2}]}, "points.0.los", "not permitted"),
         ({"points": points(lr=LR[::-1], loss=LR)}, "lr", "never fall"),
         ({"points": points(lr=LR[:5], loss=LR[:5])}, "lr", "at least 20 rates"),
+        ({"lr": LR, "loss": LR[1:]}, "loss", "one value for each of 200 rates, but has 199"),
+        ({"lr": LR, "loss": LR, "metric": [0.5]}, "metric", "but has 1"),
+        ([], "body", "dictionary"),
         ({"points": points(lr=LR, loss=LR), "direction": "up"}, "direction", "'maximize' or 'minimize'"),
     ],
 )
@@ -94,6 +98,7 @@ def test_a_curve_that_breaks_a_rule_is_refused_by_field_rule_and_value(
         ('lr,loss\n"' + "9" * 200_000, "text/csv", 413, ""),
         (b"lr,loss\n\xff", "text/csv", 400, "UTF-8"),
         ("{", "application/json", 400, "not valid JSON"),
+        ("[" * 50_000, "application/json", 400, "not valid JSON"),
         ("lr,loss\n1,2", "text/plain", 415, "text/csv"),
     ],
 )
