@@ -63,23 +63,23 @@ def send(database: Database, data: bytes, task: str, **spec: object) -> str:
 
 def test_bundles_whose_modules_have_the_same_names_do_not_meet(work: Work, submit: Submit, tmp_path: Path) -> None:
     """Nor does a module with the name of the worker's own. The error tells which of them were met."""
-    names = "helper.NAME, worker.NAME, open('name.txt').read(), tiny.NAME"
-    first = f"import tiny, worker; raise ValueError(', '.join([{names}]))"
-    jobs = [
-        submit(
-            {
-                "task.py": task("import helper", first),
-                "helper.py": f"NAME = 'helper {number}'",
-                "worker.py": f"NAME = 'worker {number}'",
-                "name.txt": f"file {number}",
-                "requirements.txt": f"./{WHEEL}",
-                WHEEL: wheel(tmp_path, f"package {number}"),
-            }
-        )
+    package = "__import__('tiny').NAME if importlib.util.find_spec('tiny') else 'nothing'"
+    first = f"raise ValueError(', '.join([helper.NAME, worker.NAME, open('name.txt').read(), {package}]))"
+    files = [
+        {
+            "task.py": task("import helper, importlib.util, worker", first),
+            "helper.py": f"NAME = 'helper {number}'",
+            "worker.py": f"NAME = 'worker {number}'",
+            "name.txt": f"file {number}",
+        }
         for number in range(2)
     ]
-    errors = [work.ended(job).error for job in jobs]
-    assert errors == [f"ValueError: helper {n}, worker {n}, file {n}, package {n} (task.py, line 4)" for n in range(2)]
+    required = {"requirements.txt": f"./{WHEEL}", WHEEL: wheel(tmp_path, "a package")}
+    jobs = [submit(files[0] | required), submit(files[1])]
+    assert [work.ended(job).error for job in jobs] == [
+        "ValueError: helper 0, worker 0, file 0, a package (task.py, line 4)",
+        "ValueError: helper 1, worker 1, file 1, nothing (task.py, line 4)",
+    ]
 
 
 FILES = {
