@@ -26,6 +26,17 @@ def run(url: str) -> Run:
     return run
 
 
+def test_curl_alone_is_enough(run: Run) -> None:
+    done = run("bash", str(EXAMPLES / "curl_only.sh"))
+    assert done.returncode == 0, done.stderr
+    job, queued, *_, bounds = done.stdout.splitlines()
+    assert job.startswith("job ")
+    assert json.loads(queued.removeprefix("data: "))["state"] == "queued"
+    assert '"state":"succeeded"' in done.stdout.replace(" ", "")
+    assert "torch.optim.lr_scheduler.CyclicLR(" in done.stdout
+    assert 0 < json.loads(bounds)["base_lr"] < json.loads(bounds)["max_lr"]
+
+
 def test_code_of_ones_own_is_uploaded_trained_and_recommended_for(run: Run, url: str) -> None:
     clr = [sys.executable, "-m", "service.cli"]
     job, code = str(EXAMPLES / "own_code" / "job.yaml"), str(EXAMPLES / "own_code")
@@ -39,14 +50,3 @@ def test_code_of_ones_own_is_uploaded_trained_and_recommended_for(run: Run, url:
     assert httpx.get(f"{url}/v1/code/{listed['spec']['code']}").json()["files"] == 3
     trials = httpx.get(f"{url}/v1/jobs/{listed['id']}/trials").json()["items"]
     assert max(trial["value"] for trial in trials) > 0.8
-
-
-def test_curl_alone_is_enough(run: Run) -> None:
-    done = run("bash", str(EXAMPLES / "curl_only.sh"))
-    assert done.returncode == 0, done.stderr
-    job, queued, *_, bounds = done.stdout.splitlines()
-    assert job.startswith("job ")
-    assert json.loads(queued.removeprefix("data: "))["state"] == "queued"
-    assert '"state":"succeeded"' in done.stdout.replace(" ", "")
-    assert "torch.optim.lr_scheduler.CyclicLR(" in done.stdout
-    assert 0 < json.loads(bounds)["base_lr"] < json.loads(bounds)["max_lr"]
