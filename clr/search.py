@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,9 @@ MARGIN = 2.0
 """max_lr is searched this factor around its reading: the optimum is usually within a factor of two of the largest
 rate that converges (section 3.3)."""
 
+EARLIER = ("job_id", "policy", "max_lr", "ratio", "stepsize_multiplier")
+"""What a warm start takes from an earlier recommendation, and the study keeps as its attribute ``warm_start``."""
+
 
 class Search:
     """Asks an Optuna study for schedules and tells it how they fared. Every trial has the budget's steps.
@@ -35,9 +38,18 @@ class Search:
         spec: ranges of ratio and multiplier, and the policies.
         bounds: conclusive bounds of the range test.
         budget: length of a trial.
+        earlier: recommendations for the same task, as documents, to try first, at rates outside the bounds too. A
+            study keeps those that it began with.
     """
 
-    def __init__(self, study: optuna.Study, spec: SearchSpec, bounds: Bounds, budget: Budget) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        spec: SearchSpec,
+        bounds: Bounds,
+        budget: Budget,
+        earlier: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
         if bounds.max_lr is None or bounds.interval is None:
             raise InvalidArgument("bounds: must be conclusive to search around them, but max_lr is None")
         self.study, self.spec, self.budget = study, spec, budget
@@ -50,8 +62,39 @@ class Search:
                 f"stepsize_multiplier: {budget.epochs:g} epochs / (2 k) must lie in it for some whole number of cycles "
                 f"k, but got [{low:g}, {high:g}]"
             )
-        for params in self._first(bounds):
+        first = self._first(bounds)
+        self.earlier = self._begun_with(earlier)
+        rates = [*self.max_lr, *(one["max_lr"] for one in self.earlier)]
+        self.max_lr = (min(rates), max(rates))
+        for params in [*self._warm(), *first]:
             study.enqueue_trial(params, skip_if_exists=True)
+
+    def _begun_with(self, earlier: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The recommendations that the study was begun with, whatever has been found since."""
+        kept: list[dict[str, Any]] | None = self.study.user_attrs.get("warm_start")
+        if kept is None and self.spec.warm_start:
+            kept = [{name: one[name] for name in EARLIER} for one in earlier if one["policy"] in self.spec.policies]
+            self.study.set_user_attr("warm_start", kept)
+        return kept or []
+
+    @property
+    def reasons(self) -> list[str]:
+        """What a recommendation says of how the search began."""
+        ids = ", ".join(one["job_id"] for one in self.earlier)
+        return [f"the search began with what earlier jobs recommended: {ids}"] if ids else []
+
+    def _warm(self) -> list[dict[str, Any]]:
+        """Earlier recommendations, their ratio and stepsize as near as this search's ranges allow."""
+        low, high = self.spec.ratio
+        return [
+            {
+                "max_lr": one["max_lr"],
+                "ratio": min(max(one["ratio"], low), high),
+                "cycles": self._nearest(one["stepsize_multiplier"]),
+                "policy": one["policy"],
+            }
+            for one in self.earlier
+        ]
 
     def _first(self, bounds: Bounds) -> list[dict[str, Any]]:
         """The range test's own schedule, the same at twice the rate, and the paper's, as far as the ranges allow.
@@ -91,17 +134,8 @@ class Search:
         return trial.number, proposal
 
     def tell(self, number: int, value: float | None) -> None:
-        """Tell what trial ``number`` ended at; None: it diverged or was pruned.
-
-        Telling a finished trial again changes nothing.
-        """
-        from optuna.trial import TrialState
-
-        state = TrialState.PRUNED if value is None else TrialState.COMPLETE
-        trial = self.study.get_trials(deepcopy=False)[number]
-        if value is not None and not trial.state.is_finished():
-            self._report(trial, trial.user_attrs["steps"], value)
-        self.study.tell(number, value, state=state, skip_if_finished=True)
+        """Tell what trial ``number`` ended at; as the function ``tell``."""
+        tell(self.study, number, value)
 
     def should_prune(self, number: int, points: Sequence[tuple[int, float]]) -> bool:
         """Whether trial ``number`` is worth no more steps; shown in the study at the ends of its cycles.
@@ -115,16 +149,9 @@ class Search:
         cycle = 2 * asked.user_attrs["stepsize"]
         ends = [(step, value) for step, value in points if step % cycle == 0]
         for step, value in ends:
-            self._report(asked, step, value)
+            _report(self.study, asked, step, value)
         others = [self._shares(trial) for trial in trials if trial.number != number]
         return falls_behind(self._signed(asked, ends), others)
-
-    def _report(self, trial: optuna.trial.FrozenTrial, step: int, value: float) -> None:
-        """Show a value in the study, once."""
-        from optuna.trial import Trial
-
-        if step not in trial.intermediate_values:
-            Trial(self.study, trial._trial_id).report(value, step)
 
     def _shares(self, trial: optuna.trial.FrozenTrial) -> list[tuple[float, float]]:
         return self._signed(trial, sorted(trial.intermediate_values.items()))
@@ -149,6 +176,28 @@ class Search:
 
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self.study.tell(trial.number, state=TrialState.FAIL)
+
+
+def tell(study: optuna.Study, number: int, value: float | None) -> None:
+    """Tell a study what trial ``number`` ended at; None: it diverged or was pruned.
+
+    Telling a finished trial again changes nothing.
+    """
+    from optuna.trial import TrialState
+
+    state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+    trial = study.get_trials(deepcopy=False)[number]
+    if value is not None and not trial.state.is_finished():
+        _report(study, trial, trial.user_attrs["steps"], value)
+    study.tell(number, value, state=state, skip_if_finished=True)
+
+
+def _report(study: optuna.Study, trial: optuna.trial.FrozenTrial, step: int, value: float) -> None:
+    """Show a value in the study, once."""
+    from optuna.trial import Trial
+
+    if step not in trial.intermediate_values:
+        Trial(study, trial._trial_id).report(value, step)
 
 
 def create_study(

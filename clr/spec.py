@@ -4,6 +4,7 @@ One pydantic model validates a spec wherever it enters (REST, command line, libr
 everywhere. Unknown fields are errors.
 """
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -34,6 +35,11 @@ def _ascending(values: tuple[float, float]) -> tuple[float, float]:
     if low > high:
         raise ValueError(f"low <= high must hold, but got [{low:g}, {high:g}]: the search space is empty")
     return values
+
+
+def _breaks(field: str, rule: str) -> PydanticCustomError:
+    """The error for a rule that one field obeys only beside another."""
+    return PydanticCustomError("depends_on_mode", rule, {"field": field})
 
 
 class _Strict(BaseModel):
@@ -181,6 +187,10 @@ class SearchSpec(_Strict):
         default=["triangular"]
     )
     epochs: Epochs | None = Field(None, description="length of one trial; null: the job's epochs")
+    warm_start: bool = Field(
+        False,
+        description="try first what earlier jobs recommended for the same task, args, optimizer and batch size",
+    )
 
 
 class ConfirmSpec(_Strict):
@@ -218,16 +228,21 @@ class Limits(_Strict):
     max_seconds: Positive | None = Field(None, description="wall-clock seconds from the job's start")
 
 
+MANAGED_TASK = r"^[A-Za-z0-9_.-]+(:[A-Za-z_][A-Za-z0-9_]*)?$"
+
+
 class JobSpec(_Strict):
     """A training job to find learning-rate bounds for."""
 
-    mode: Literal["managed"] = "managed"
+    mode: Literal["managed", "external"] = Field(
+        "managed", description="managed: workers train; external: your own trainer does, and reports over REST"
+    )
     name: str = Field("", max_length=200, description="for people; the task's name when left out")
     task: str = Field(
         min_length=1,
         max_length=200,
-        pattern=r"^[A-Za-z0-9_.-]+(:[A-Za-z_][A-Za-z0-9_]*)?$",
-        description="a registered task, or module:function of the uploaded code or installed on the workers",
+        description="a registered task, or module:function of the uploaded code or installed on the workers; for an "
+        "external job any label",
     )
     args: dict[str, JsonValue] = Field(default_factory=dict, description="arguments of the task")
     code: str | None = Field(
@@ -235,7 +250,7 @@ class JobSpec(_Strict):
     )
     optimizer: OptimizerSpec = Field(default_factory=SGD)
     batch_size: int = Field(64, ge=1, le=1_000_000)
-    epochs: Epochs = Field(20, description="length of the training to be recommended for")
+    epochs: Epochs = Field(20, description="length of the training to be recommended for; an external job must give it")
     seed: int = Field(0, ge=0, lt=2**31)
     range_test: RangeTestSpec = Field(default_factory=RangeTestSpec)
     search: SearchSpec | None = Field(default_factory=SearchSpec)
@@ -251,9 +266,25 @@ class JobSpec(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _a_managed_task_can_be_found(self) -> Self:
+        if self.mode == "managed" and not re.fullmatch(MANAGED_TASK, self.task):
+            raise _breaks("task", "must be a registered task or module:function, letters, digits and _.- alone")
+        return self
+
+    @model_validator(mode="after")
     def _code_holds_the_task(self) -> Self:
+        if self.code is not None and self.mode == "external":
+            raise _breaks("code", "is not taken for an external job: its trainer is yours")
         if self.code is not None and ":" not in self.task:
-            raise PydanticCustomError("task_of_code", "must be module:function of the code", {"field": "task"})
+            raise _breaks("task", "must be module:function of the code")
+        return self
+
+    @model_validator(mode="after")
+    def _an_external_trainer_knows_its_epochs(self) -> Self:
+        if self.mode == "external" and "epochs" not in self.model_fields_set:
+            raise _breaks("epochs", "is required for an external job: the service cannot know how long yours trains")
+        if self.mode == "external" and "confirm" not in self.model_fields_set:
+            object.__setattr__(self, "confirm", None)
         return self
 
     @model_validator(mode="after")

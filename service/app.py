@@ -1,17 +1,26 @@
 """The API: the routes over one database."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
+import anyio
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
 
 from service import problems
 from service.body_limit import BodyLimit
-from service.routes import bounds, code, dashboard, events, health, jobs, recommendations, results, tasks
+from service.external.job import expire_all
+from service.routes import bounds, code, dashboard, events, external, health, jobs, recommendations, results, tasks
 from service.settings import Settings
 from service.store.database import Database, is_migrated
+
+log = logging.getLogger(__name__)
+
+KEEP_TIME_EVERY_S = 2.0
 
 DESCRIPTION = """
 Submit a training job; read `base_lr`, `max_lr` and `stepsize` for a cyclical learning rate, with the evidence.
@@ -28,6 +37,16 @@ class _Application(FastAPI):
         return document
 
 
+async def _keep_time(database: Database) -> None:
+    """End external jobs at their time limits: no worker has them."""
+    while True:
+        await anyio.sleep(KEEP_TIME_EVERY_S)
+        try:
+            await run_in_threadpool(expire_all, database)
+        except SQLAlchemyError as error:
+            log.warning("the database does not answer: %s", error)
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
@@ -36,7 +55,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if not is_migrated(database):
             raise RuntimeError("the database's schema is not at the newest migration: run `clr migrate` first")
         app.state.database = database
-        yield
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(_keep_time, database)
+            yield
+            beside.cancel_scope.cancel()
     finally:
         database.dispose()
 
@@ -55,6 +77,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit, code_limit_bytes=settings.code_limit)
     problems.install(app)
-    for module in (jobs, events, results, recommendations, bounds, tasks, code, health):
+    for module in (jobs, events, results, external, recommendations, bounds, tasks, code, health):
         app.include_router(module.router)
     return app

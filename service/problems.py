@@ -8,6 +8,7 @@ from typing import Any, Self, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from optuna.exceptions import StorageInternalError
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -15,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Match
 
-from service.store.errors import Conflict, NotFound
+from service.store.errors import Busy, Conflict, NotFound
 
 SHOWN_CHARS = 200
 SHOWN_ITEMS = 20
@@ -191,6 +192,10 @@ def _unavailable(request: Request, exc: Exception) -> ProblemResponse:
     return problem(request, 503, "the database does not answer; try again in a moment", headers={"Retry-After": "2"})
 
 
+def _busy(request: Request, exc: Exception) -> ProblemResponse:
+    return problem(request, 503, str(exc), headers={"Retry-After": "2"})
+
+
 def _bug(request: Request, exc: Exception) -> ProblemResponse:
     return problem(request, 500, "an error of the service, not of the request; its log has the details")
 
@@ -209,8 +214,10 @@ _HANDLERS = {
     HTTPException: _http,
     NotFound: _not_found,
     Conflict: _conflict,
+    Busy: _busy,
     OperationalError: _unavailable,
     InterfaceError: _unavailable,
     PoolTimeout: _unavailable,
+    StorageInternalError: _unavailable,
     Exception: _bug,
 }

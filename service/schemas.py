@@ -235,14 +235,18 @@ class Found(RecommendationView):
     """A recommendation, and what it was found for."""
 
     task: str
+    args: Document = Field(description="arguments of the task", examples=[{"hidden": 64}])
     optimizer: str
+    batch_size: int
+    epochs: float
     updated_at: datetime
 
     @classmethod
-    def document(cls, row: RecommendationRow) -> Document:
+    def document(cls, row: RecommendationRow, spec: Document) -> Document:
         """As it was stored: not checked again, so that one old document cannot spoil a list."""
         updated_at = row.updated_at.isoformat().replace("+00:00", "Z")
-        return row.document | {"task": row.task, "optimizer": row.optimizer, "updated_at": updated_at}
+        found_for = {"task": row.task, "optimizer": row.optimizer, "updated_at": updated_at}
+        return row.document | found_for | {name: spec.get(name) for name in ("args", "batch_size", "epochs")}
 
 
 class TaskView(BaseModel):

@@ -32,11 +32,13 @@ def serve(settings: Settings, say: Callable[[str], object]) -> None:
 
 def run_api(settings: Settings, fd: int | None = None) -> None:
     """Run the API in this process, on the inherited socket ``fd`` or on one of its own."""
+    import optuna
     import uvicorn
 
     from service.app import create_app
 
     check_schema(settings.database_url)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     listener = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
     config = uvicorn.Config(
         create_app(settings),

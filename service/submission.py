@@ -23,9 +23,11 @@ _Validator = extend(  # to JSON schema 3.0 is an integer; to a task's annotation
 
 def check(session: Session, spec: JobSpec) -> Mapping[str, Any] | None:
     """Refuse a spec that breaks a rule; the JSON schema of its task's arguments, where one is published."""
-    errors = list(_unstorable(spec.name, "name")) + list(_unstorable(spec.args, "args"))
+    errors = [error for field in ("name", "task", "args") for error in _unstorable(getattr(spec, field), field)]
     if errors:
         raise InvalidInput(*errors)
+    if spec.mode == "external":
+        return None  # the task is a label
     if spec.code is not None and code.find(session, spec.code) is None:
         rule = f"must be the digest of uploaded code: PUT /v1/code/{spec.code} first"
         raise InvalidInput(InvalidField.of("code", rule, spec.code))

@@ -45,6 +45,7 @@ class JobDriver:
         self.database, self.engine, self.lease, self.settings = database, engine, lease, settings
         self.spec = JobSpec.model_validate(job.spec)
         assert job.started_at is not None
+        self.reasons: list[str] = []
         self.began = time.monotonic() - (time.time() - job.started_at.timestamp())
         limits = self.spec.limits
         self.runs = Runs(
@@ -149,9 +150,11 @@ class JobDriver:
         assert spec is not None
         study = create_study(studies.storage(self.database.url), self.lease.job_id, self.direction, self.spec.seed)
         budget = Budget(spec.epochs or self.spec.epochs, self.budget.iterations_per_epoch)
-        search = Search(study, spec, bounds, budget)
         with self.database.read() as session:
             rows = runs.of_stage(session, self.lease.job_id, "search")
+            earlier = recommendations.alike(session, self.lease.job_id) if spec.warm_start else []
+        search = Search(study, spec, bounds, budget, earlier)
+        self.reasons = search.reasons
         for row in rows:
             if row.state != "running":
                 search.tell(row.number, row.value)
@@ -197,5 +200,6 @@ class JobDriver:
             cost=Cost.of(steps, time.monotonic() - self.began, self.budget.steps),
             **more,
         ).to_dict()
+        document["reasons"] += self.reasons
         with self.database.begin() as session:
             recommendations.put(session, self.lease, document, task=self.spec.task, optimizer=self.spec.optimizer.name)

@@ -10,6 +10,7 @@ from clr import cost
 from clr.spec import JobSpec
 from service import submission
 from service.cursors import LIMIT, JobCursor, Limit, split
+from service.external.study import settle
 from service.problems import responses
 from service.routes.parameters import NO_NUL, DatabaseOfApp, JobId, SettingsOfApp
 from service.schemas import DryRun, JobView, Page, PredictedCost, State
@@ -36,6 +37,10 @@ EXAMPLES: dict[str, Any] = {
         },
     },
     "range test": {"summary": "A range test alone", "value": {"task": "digits", "search": None}},
+    "external": {
+        "summary": "A trainer of your own, which reports over REST",
+        "value": {"mode": "external", "task": "my JAX model", "epochs": 20, "search": {"trials": 12}},
+    },
 }
 
 IdempotencyKey = Annotated[
@@ -118,7 +123,10 @@ def show(database: DatabaseOfApp, job_id: JobId) -> JobView:
 def cancel(database: DatabaseOfApp, job_id: JobId) -> JobView:
     """Work stops within seconds; what was found stays. A job that is finished already is a 409."""
     with database.begin() as session:
-        return JobView.of(jobs.request_cancel(session, job_id))
+        job = jobs.request_cancel(session, job_id)
+    if job.mode == "external":  # a worker closes the study of a managed one
+        settle(database, job_id)
+    return JobView.of(job)
 
 
 @router.delete(

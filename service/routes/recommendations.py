@@ -30,6 +30,6 @@ def page(
     """What was found before, newest job first."""
     with database.read() as session:
         rows = recommendations.page(session, task=task, optimizer=optimizer, limit=limit + 1, before=cursor)
-        some, next_cursor = split(rows, limit, lambda row: row.job_id)
-        items = [Found.document(row) for row in some]
+        some, next_cursor = split(rows, limit, lambda found: found[0].job_id)
+        items = [Found.document(row, spec) for row, spec in some]
     return JSONResponse({"items": items, "next_cursor": next_cursor})

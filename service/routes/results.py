@@ -36,7 +36,7 @@ def range_test(
     accept: Annotated[str, Header(description="text/csv gives the points")] = "application/json",
 ) -> Any:
     """Each seed's curve, the smoothed curve, and the bounds with their intervals, as far as there are any."""
-    view = _range_test(database, job_id)
+    view = range_test_of(database, job_id)
     if "text/csv" in accept:
         return Response(_csv(view), media_type="text/csv", headers={"Vary": "Accept"})
     return JSONResponse(view.model_dump(mode="json"), headers={"Vary": "Accept"})
@@ -121,7 +121,8 @@ def recommendation(
     return Response(found.to_yaml(), media_type="application/yaml")
 
 
-def _range_test(database: Database, job_id: str) -> RangeTestView:
+def range_test_of(database: Database, job_id: str) -> RangeTestView:
+    """The range test as it is stored now."""
     with database.read() as session:
         job = jobs.get(session, job_id)
         rows = runs.of_stage(session, job_id, "range_test")
@@ -139,7 +140,7 @@ def _csv(view: RangeTestView) -> str:
 
 
 def _picture(draw: Callable[[dict[str, Any]], str | bytes], database: Database, job_id: str) -> str | bytes:
-    view = _range_test(database, job_id)
+    view = range_test_of(database, job_id)
     if not any(curve.points for curve in view.curves):
         raise HTTPException(409, "the range test has no points yet, so there is nothing to draw: try again later")
     return draw(view.model_dump(mode="json"))

@@ -19,3 +19,7 @@ class IdempotencyMismatch(Conflict):
 
 class LeaseLost(StoreError):
     """The job is no longer this worker's: stop the work, and write nothing more."""
+
+
+class Busy(StoreError):
+    """Others have it all the time."""

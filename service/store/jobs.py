@@ -242,6 +242,21 @@ def attend(session: Session, job_id: str) -> tuple[Job, Lease]:
     return get(session, job_id), Lease(job_id, job.epoch, "external")
 
 
+def hold(session: Session, lease: Lease, *, lease_s: float) -> Lease | None:
+    """The right to propose the next trial of an attended job, for ``lease_s`` seconds; None while another has it."""
+    free = (Job.id == lease.job_id, or_(Job.lease_until.is_(None), Job.lease_until < now_s()))
+    mine = {"epoch": Job.epoch + 1, "lease_until": now_s() + lease_s}
+    if not changed(session, update(Job).where(*free).values(mine)):
+        return None
+    return Lease(lease.job_id, lease.epoch + 1, lease.owner)
+
+
+def attended(session: Session) -> list[Job]:
+    """The external jobs that run, oldest first."""
+    query = select(Job).where(Job.mode == "external", Job.state == "running").order_by(Job.id)
+    return list(session.scalars(query.options(defer(Job.range_test, raiseload=True))))
+
+
 def delete(session: Session, job_id: str) -> None:
     """Remove a finished job with all that belongs to it here; `studies.delete` removes its study."""
     job = _locked(session, job_id)

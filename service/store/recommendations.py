@@ -1,15 +1,26 @@
 """Recommendations: the present one of each job."""
 
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.store import events
+from service.store import events, jobs
 from service.store.clock import now
 from service.store.database import upsert
-from service.store.jobs import Lease, fence
-from service.store.models import RecommendationRow
+from service.store.jobs import FINISHED, Lease, fence
+from service.store.models import Job, RecommendationRow
+
+SAME = ("mode", "task", "args", "optimizer", "batch_size")
+"""Fields of the spec in which jobs must agree for one's recommendation to be worth a trial of the other. The rest, the
+epochs too, changes how many cycles fit rather than which rates train."""
+
+LOOKED_AT = 200
+"""Recommendations for the same task and optimizer among which those are looked for."""
+
+WARM_STARTS = 3
+"""Earlier recommendations that a search begins with at most: it has five schedules of its own to begin with."""
 
 
 def put(session: Session, lease: Lease, document: dict[str, Any], *, task: str, optimizer: str) -> None:
@@ -41,12 +52,32 @@ def page(
     optimizer: str | None = None,
     limit: int = 50,
     before: str | None = None,
-) -> list[RecommendationRow]:
-    """Recommendations of the newest jobs first, that follow the one of job ``before``."""
-    query = select(RecommendationRow).order_by(RecommendationRow.job_id.desc()).limit(limit)
+) -> list[tuple[RecommendationRow, dict[str, Any]]]:
+    """Recommendations of the newest jobs first, that follow the one of job ``before``, each with its job's spec."""
+    query = select(RecommendationRow, Job.spec).join(Job, Job.id == RecommendationRow.job_id)
+    query = query.order_by(RecommendationRow.job_id.desc()).limit(limit)
     for column, value in ((RecommendationRow.task, task), (RecommendationRow.optimizer, optimizer)):
         if value is not None:
             query = query.where(column == value)
     if before is not None:
         query = query.where(RecommendationRow.job_id < before)
-    return list(session.scalars(query))
+    return [(row, spec) for row, spec in session.execute(query)]
+
+
+def alike(session: Session, job_id: str) -> list[dict[str, Any]]:
+    """What the newest finished jobs found by a search for the same training."""
+    job = jobs.get(session, job_id)
+    query = (
+        select(RecommendationRow.document, Job.spec)
+        .join(Job, Job.id == RecommendationRow.job_id)
+        .where(RecommendationRow.task == job.task, RecommendationRow.optimizer == job.optimizer)
+        .where(RecommendationRow.source != "range_test", Job.id != job_id, Job.state.in_(FINISHED))
+        .order_by(RecommendationRow.job_id.desc())
+        .limit(LOOKED_AT)
+    )
+    same = (
+        document
+        for document, spec in session.execute(query)
+        if document["max_lr"] is not None and all(spec.get(field) == job.spec.get(field) for field in SAME)
+    )
+    return list(islice(same, WARM_STARTS))

@@ -72,6 +72,18 @@ def finish(
     events.emit(session, lease.job_id, "trial", data | outcome)
 
 
+def discard(session: Session, lease: Lease, *, stage: str, number: int) -> None:
+    """Remove a run with its points, so that it can be recorded anew."""
+    fence(session, lease)
+    changed(session, delete(RunRow).where(*_key(RunRow, lease.job_id, stage, number)))
+
+
+def note(session: Session, lease: Lease, *, stage: str, number: int, run: dict[str, Any]) -> None:
+    """Record more of what a running run is."""
+    fence(session, lease)
+    changed(session, update(RunRow).where(*_key(RunRow, lease.job_id, stage, number)).values(run=run))
+
+
 def get(session: Session, job_id: str, stage: str, number: int) -> RunRow:
     """One run as it is stored now."""
     row = _find(session, job_id, stage, number)

@@ -38,6 +38,13 @@ def delete(url: str, job_id: str) -> None:
         optuna.delete_study(study_name=job_id, storage=storage(url))
 
 
+def find(url: str, job_id: str) -> optuna.Study | None:
+    """The job's study, if it has one."""
+    with suppress(KeyError):
+        return optuna.load_study(study_name=job_id, storage=storage(url))
+    return None
+
+
 def _connect(url: str) -> RDBStorage:
     target = database_url(url)
     # Optuna fills in the braces of a URL as if it were a template.

@@ -1,0 +1,141 @@
+"""A range test that was run elsewhere: recorded seed by seed, read anew with each."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from clr.bounds import SHORTEST, WIDTH, Bounds, read_bounds
+from clr.errors import InvalidArgument
+from clr.reading import despike, finite_head, smooth
+from clr.run import Direction
+from service.curve_file import Curve, arguments
+from service.external.job import ExternalJob, attending
+from service.external.reports import LARGEST, RampPoint, RangeTestReport
+from service.problems import InvalidField, InvalidInput
+from service.store import jobs, runs
+from service.store.database import Database
+from service.store.errors import Conflict
+from service.store.models import RunRow
+
+STAGE = "range_test"
+POLICY = "recorded_ramp"
+
+Document = dict[str, Any]
+
+
+def put(database: Database, job_id: str, report: RangeTestReport) -> None:
+    """Record one seed's ramp, in the place of an earlier one of that seed, and recommend what all of them say."""
+    digest = hashlib.sha256(report.model_dump_json().encode()).hexdigest()
+    with database.read() as session:
+        if any(row.run.get("digest") == digest for row in runs.of_stage(session, job_id, STAGE)):
+            return
+    with attending(database, job_id) as attended:
+        rows = runs.of_stage(attended.session, job_id, STAGE)
+        earlier = next((row for row in rows if row.run["seed"] == report.seed), None)
+        if attended.trials:
+            raise Conflict(
+                f"the range test ends when the first trial is asked for, and {len(attended.trials)} were handed out: "
+                "submit another job to search around another one"
+            )
+        _agree(attended, report, others=len(rows) - (earlier is not None))
+        _record(attended, report, digest, rows, earlier)
+        _read(attended, report.direction)
+        if attended.spec.search is None and len(rows) + (earlier is None) >= attended.spec.range_test.seeds:
+            attended.conclude()
+
+
+def _agree(attended: ExternalJob, report: RangeTestReport, others: int) -> None:
+    """All seeds are of one training."""
+    for field in ("direction", "iterations_per_epoch"):
+        known, given = getattr(attended.job, field), getattr(report, field)
+        if others and given != known:
+            raise InvalidInput(InvalidField.of(field, f"must be {known}, as for the seeds before", given))
+
+
+def _record(
+    attended: ExternalJob, report: RangeTestReport, digest: str, rows: Sequence[RunRow], earlier: RunRow | None
+) -> None:
+    session, lease = attended.session, attended.lease
+    place: Document = {"stage": STAGE, "number": len(rows) if earlier is None else earlier.number}
+    if earlier is not None:
+        runs.discard(session, lease, **place)
+    params = {"policy": POLICY, "max_lr": report.points[-1].lr, "seed": report.seed}
+    attempt = runs.start(session, lease, **place, params=params, run=params | {"digest": digest})
+    runs.append(session, lease, **place, attempt=attempt, points=list(_points(report.points)))
+    steps = len(report.points)
+    runs.finish(session, lease, **place, attempt=attempt, state="complete", value=None, steps=steps)
+    attended.spend(STAGE, steps - (0 if earlier is None else earlier.steps))
+    attended.describe(report.iterations_per_epoch, report.direction)
+
+
+def _points(given: Sequence[RampPoint]) -> Iterable[Document]:
+    """As a worker records them: the steps up to each metric together."""
+    measured = 0
+    groups: list[int] = []
+    for point in given:
+        groups.append(measured)
+        measured += point.metric is not None
+    for _, steps in groupby(enumerate(given, 1), key=lambda pair: groups[pair[0] - 1]):
+        numbers, ramp = zip(*steps, strict=True)
+        yield {
+            "step": numbers[-1],
+            "lr": [point.lr for point in ramp],
+            "loss": [_finite(point.loss) for point in ramp],
+            "metric": ramp[-1].metric,
+            "diverged": False,
+        }
+
+
+def _finite(loss: float | None) -> float | None:
+    return loss if loss is not None and abs(loss) <= LARGEST else None
+
+
+def _read(attended: ExternalJob, direction: Direction) -> None:
+    """Bounds from all seeds' curves, and the recommendation that follows."""
+    numbers = [row.number for row in runs.of_stage(attended.session, attended.job.id, STAGE)]
+    recorded = runs.points(attended.session, attended.job.id, STAGE, numbers)
+    curves = [_curve(recorded[number]) for number in numbers]
+    try:
+        bounds = _bounds(curves, direction)
+    except InvalidArgument as error:
+        field, _, rule = str(error).partition(": ")
+        raise InvalidInput(InvalidField.of(f"points.{field}", rule, None)) from error
+    document = {"bounds": bounds.to_dict(), "smoothed": _smoothed(curves)}
+    jobs.set_range_test(attended.session, attended.lease, document)
+    attended.refresh()
+    attended.recommend(reasons=bounds.reasons)
+
+
+def _bounds(curves: Sequence[Curve], direction: Direction) -> Bounds:
+    """By the metric where every seed has enough of it, else by the loss."""
+    given = arguments(curves)
+    if any(sum(map(math.isfinite, curve.metric)) < SHORTEST for curve in curves):
+        given.pop("metric", None)
+    return read_bounds(**given, direction=direction)
+
+
+def _curve(points: Sequence[Document]) -> Curve:
+    curve = Curve()
+    for point in points:
+        curve.lr += point["lr"]
+        curve.loss += [math.nan if loss is None else loss for loss in point["loss"]]
+        curve.metric += [math.nan] * (len(point["lr"]) - 1)
+        curve.metric.append(math.nan if point["metric"] is None else point["metric"])
+    return curve
+
+
+def _smoothed(curves: Sequence[Curve]) -> dict[str, list[float]]:
+    """Mean of the seeds' smoothed losses at the rates of the first, as far as all of them reach."""
+    ramps = []
+    for curve in curves:
+        loss = finite_head(curve.loss)
+        rates = np.asarray(curve.lr)[: len(loss)]
+        ramps.append((rates[rates > 0], smooth(despike(loss[rates > 0]), WIDTH * len(loss))))
+    first = ramps[0][0]
+    common = first[(first >= max(r[0] for r, _ in ramps)) & (first <= min(r[-1] for r, _ in ramps))]
+    rows = [np.interp(np.log(common), np.log(rates), loss) for rates, loss in ramps]
+    return {"lr": common.tolist(), "loss": np.mean(rows, axis=0).tolist()}
