@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -16,6 +16,8 @@ from clr.event_stream import Event, EventDecoder
 from clr.progress import Progress
 from clr.recommendation import Recommendation
 from clr.results import FINISHED, JobDocument, RecordedTest, TrialResult
+from clr.run import Direction
+from clr.trial import AsyncTrial
 
 T = TypeVar("T")
 
@@ -69,6 +71,21 @@ class AsyncJob(JobDocument):
         """As ``Job.cancel``."""
         self.document = await self._client._do(calls.cancel(self.id))
         return self
+
+    async def put_range_test(
+        self,
+        points: Iterable[Mapping[str, float | None]],
+        *,
+        iterations_per_epoch: int,
+        seed: int = 0,
+        direction: Direction = "maximize",
+    ) -> RecordedTest:
+        """As ``Job.put_range_test``."""
+        return await self._client._do(calls.put_range_test(self.id, points, iterations_per_epoch, seed, direction))
+
+    async def ask(self) -> AsyncTrial:
+        """As ``Job.ask``."""
+        return AsyncTrial(self._client, self.id, await self._client._do(calls.ask(self.id)))
 
 
 class AsyncClient:

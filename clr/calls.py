@@ -1,8 +1,9 @@
 """The calls of a clr service: what is sent, how its answer reads, when it is tried again. The clients do the I/O."""
 
+import math
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -12,6 +13,7 @@ import httpx
 from clr.errors import ClrError, InvalidArgument
 from clr.recommendation import Recommendation
 from clr.results import RecordedTest, TrialResult
+from clr.run import Direction
 
 T_co = TypeVar("T_co", covariant=True)
 Document = dict[str, Any]
@@ -101,6 +103,47 @@ def range_test_svg(job_id: str) -> Call[str]:
     return Call("GET", job_path(job_id, "range-test.svg"), lambda answer: answer.text)
 
 
+def put_range_test(
+    job_id: str,
+    points: Iterable[Mapping[str, float | None]],
+    iterations_per_epoch: int,
+    seed: int,
+    direction: Direction,
+) -> Call[RecordedTest]:
+    """Give a range test of one's own."""
+    body = {
+        "points": [{name: _finite(value) for name, value in point.items()} for point in points],
+        "iterations_per_epoch": iterations_per_epoch,
+        "seed": seed,
+        "direction": direction,
+    }
+    path = job_path(job_id, "range-test")
+    return Call("PUT", path, lambda answer: RecordedTest.from_dict(answer.json()), request={"json": body})
+
+
+def ask(job_id: str) -> Call[Document]:
+    """Ask for a trial; the key makes it repeatable."""
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    return Call("POST", job_path(job_id, "trials"), _json, request={"headers": headers})
+
+
+def report(job_id: str, number: int, step: int, value: float) -> Call[bool]:
+    """Report on a trial: whether to stop it."""
+    body = {"step": step, "value": _finite(value)}
+    path = job_path(job_id, "trials", str(number), "points")
+    return Call("POST", path, lambda answer: bool(answer.json()["prune"]), request={"json": body})
+
+
+def tell(job_id: str, number: int, value: float) -> Call[TrialResult]:
+    """Tell a trial's value at its end."""
+    return _result(job_id, number, {"value": _finite(value)})
+
+
+def fail(job_id: str, number: int, error: str) -> Call[TrialResult]:
+    """Tell why a trial has none."""
+    return _result(job_id, number, {"state": "failed", "error": error})
+
+
 def code(digest: str) -> Call[Document]:
     """Whether code was uploaded: status 404 where it was not."""
     return Call("GET", f"/v1/code/{digest}", _json)
@@ -183,6 +226,16 @@ def refusal(answer: httpx.Response) -> ClientError:
     detail = str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
     rules = [f"{error.get('field') or 'body'}: {error.get('rule')}" for error in problem.get("errors") or []]
     return ClientError("; ".join([detail, *(rule for rule in rules if rule not in detail)]), status, problem)
+
+
+def _result(job_id: str, number: int, body: Mapping[str, Any]) -> Call[TrialResult]:
+    path = job_path(job_id, "trials", str(number), "result")
+    return Call("PUT", path, lambda answer: trial(answer.json()), request={"json": body})
+
+
+def _finite(value: float | None) -> float | None:
+    """A number as JSON has it: None where it is not finite."""
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _json(answer: httpx.Response) -> Document:

@@ -1,7 +1,7 @@
 """The client of a clr service, over REST. Needs no torch. ``clr.async_client`` is its twin for asyncio."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -15,6 +15,8 @@ from clr.event_stream import Event, EventDecoder
 from clr.progress import Progress
 from clr.recommendation import Recommendation
 from clr.results import FINISHED, JobDocument, RecordedTest, TrialResult
+from clr.run import Direction
+from clr.trial import Trial
 
 __all__ = ["Client", "ClientError", "Job"]
 
@@ -85,6 +87,35 @@ class Job(JobDocument):
         """Ask the service to stop it; it is cancelled within seconds, and what was found stays."""
         self.document = self._client._do(calls.cancel(self.id))
         return self
+
+    def put_range_test(
+        self,
+        points: Iterable[Mapping[str, float | None]],
+        *,
+        iterations_per_epoch: int,
+        seed: int = 0,
+        direction: Direction = "maximize",
+    ) -> RecordedTest:
+        """Give an external job a range test of one seed; the bounds are read from all seeds given.
+
+        Args:
+            points: for each optimizer step of the ramp its ``lr``, ``loss`` and, where it was taken, ``metric``.
+            iterations_per_epoch: optimizer steps in one pass over the training data, >= 1.
+            seed: tells one repetition from another; the same again replaces it until a trial is asked for.
+            direction: whether larger values of the metric, and of trials, are better.
+
+        Returns:
+            The range test so far: its curves and ``bounds``.
+        """
+        return self._client._do(calls.put_range_test(self.id, points, iterations_per_epoch, seed, direction))
+
+    def ask(self) -> Trial:
+        """The next trial of an external job, to be trained by the caller.
+
+        Raises:
+            ClientError: status 409 when there is none, or not yet; the message says why.
+        """
+        return Trial(self._client, self.id, self._client._do(calls.ask(self.id)))
 
     def _repr_html_(self) -> str:
         from clr.notebook import job_html

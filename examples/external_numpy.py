@@ -1,0 +1,109 @@
+"""A trainer of your own on a running service: a network in plain NumPy, its learning rate found over REST.
+
+    clr serve &
+    python examples/external_numpy.py http://127.0.0.1:8000     # default: CLR_URL, or that address
+
+It runs the range test itself, gives it to the service, then asks for trials, trains and tells until there are no more.
+Several of these may work on one job: give them its id as second argument.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from clr.client import Client, ClientError, Job
+
+BATCH, EPOCHS, HIDDEN, MOMENTUM = 50, 10, 64, 0.9
+
+X, Y = load_digits(return_X_y=True)
+X = X / 16
+TRAIN, VALIDATION = slice(0, 1200), slice(1200, None)
+ITERATIONS_PER_EPOCH = 1200 // BATCH
+
+Weights = list[np.ndarray]
+
+
+def main(url: str, job_id: str | None = None) -> None:
+    """Take part in a job, or submit one, and print what it found."""
+    with Client(url) as client:
+        job = client.job(job_id) if job_id else begin(client)
+        while True:
+            try:
+                trial = job.ask()
+            except ClientError as refusal:
+                if refusal.status != 409:
+                    raise
+                print(f"no more trials: {refusal}")
+                break
+            accuracy = 0.0
+            for step, _, weights in train(trial.lr, trial.steps, trial.seed):
+                if step % (2 * trial.document["stepsize"]) == 0:  # a cycle ends
+                    accuracy = score(weights)
+                    if trial.report(step, accuracy):
+                        break
+            trial.tell(accuracy)
+            print(f"trial {trial.number}: {trial.document['base_lr']} to {trial.document['max_lr']}, {accuracy:.3f}")
+        print(client.recommendation(job.id, "python"))
+
+
+def begin(client: Client) -> Job:
+    """Submit a job and run its range test: an exponential ramp as long as the training, on two seeds."""
+    spec = {"mode": "external", "task": "digits in NumPy", "epochs": EPOCHS, "batch_size": BATCH}
+    job = client.submit(spec | {"args": {"hidden": HIDDEN}, "search": {"trials": 6}})
+    print(f"job {job.id}")
+    steps = EPOCHS * ITERATIONS_PER_EPOCH
+
+    def ramp(step: int) -> float:
+        return float(1e-5 * 1e6 ** (step / (steps - 1)))
+
+    for seed in (0, 1):
+        points = [{"lr": ramp(step - 1), "loss": loss} for step, loss, _ in train(ramp, steps, seed)]
+        bounds = job.put_range_test(points, iterations_per_epoch=ITERATIONS_PER_EPOCH, seed=seed).bounds
+    print(f"range test: base_lr {bounds.base_lr:.3g}, max_lr {bounds.max_lr:.3g} ({bounds.confidence})")
+    return job
+
+
+def train(lr: Callable[[int], float], steps: int, seed: int) -> Iterator[tuple[int, float, Weights]]:
+    """One hidden layer under SGD with momentum: steps taken, loss before the last of them, weights after it."""
+    random = np.random.default_rng(seed)
+    shapes = ((64, HIDDEN), (HIDDEN,), (HIDDEN, 10), (10,))
+    weights = [random.normal(0, 0.1, shape) for shape in shapes]
+    velocity = [np.zeros(shape) for shape in shapes]
+    for step in range(steps):
+        if step % ITERATIONS_PER_EPOCH == 0:
+            order = random.permutation(1200)
+        batch = order[np.arange(BATCH) + step % ITERATIONS_PER_EPOCH * BATCH]
+        with np.errstate(all="ignore"):  # a ramp goes on until it diverges
+            loss, gradients = backpropagate(weights, X[TRAIN][batch], Y[TRAIN][batch])
+            for i, gradient in enumerate(gradients):
+                velocity[i] = MOMENTUM * velocity[i] + gradient
+                weights[i] = weights[i] - lr(step) * velocity[i]
+        yield step + 1, loss, weights
+
+
+def backpropagate(weights: Weights, x: np.ndarray, y: np.ndarray) -> tuple[float, Weights]:
+    """Cross-entropy of a batch, and its gradients."""
+    w1, b1, w2, b2 = weights
+    hidden = np.maximum(0, x @ w1 + b1)
+    logits = hidden @ w2 + b2
+    logits = logits - logits.max(axis=1, keepdims=True)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loss = float(np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]))
+    error = (p - np.eye(10)[y]) / len(y)
+    back = error @ w2.T * (hidden > 0)
+    return loss, [x.T @ back, back.sum(axis=0), hidden.T @ error, error.sum(axis=0)]
+
+
+def score(weights: Weights) -> float:
+    """Accuracy on the validation data."""
+    w1, b1, w2, b2 = weights
+    with np.errstate(all="ignore"):
+        logits = np.maximum(0, X[VALIDATION] @ w1 + b1) @ w2 + b2
+    return float(np.mean(logits.argmax(axis=1) == Y[VALIDATION]))
+
+
+if __name__ == "__main__":
+    main(*(sys.argv[1:] or [os.environ.get("CLR_URL") or "http://127.0.0.1:8000"]))
