@@ -7,7 +7,16 @@ everywhere. Unknown fields are errors.
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from clr.proposal import default_multipliers, whole_cycles
@@ -35,11 +44,6 @@ def _ascending(values: tuple[float, float]) -> tuple[float, float]:
     if low > high:
         raise ValueError(f"low <= high must hold, but got [{low:g}, {high:g}]: the search space is empty")
     return values
-
-
-def _breaks(field: str, rule: str) -> PydanticCustomError:
-    """The error for a rule that one field obeys only beside another."""
-    return PydanticCustomError("depends_on_mode", rule, {"field": field})
 
 
 class _Strict(BaseModel):
@@ -265,11 +269,12 @@ class JobSpec(_Strict):
             object.__setattr__(self, "name", self.task)
         return self
 
-    @model_validator(mode="after")
-    def _a_managed_task_can_be_found(self) -> Self:
-        if self.mode == "managed" and not re.fullmatch(MANAGED_TASK, self.task):
-            raise _breaks("task", "must be a registered task or module:function, letters, digits and _.- alone")
-        return self
+    @field_validator("task")
+    @classmethod
+    def _a_managed_task_can_be_found(cls, task: str, info: ValidationInfo) -> str:
+        if info.data.get("mode") == "managed" and not re.fullmatch(MANAGED_TASK, task):
+            raise ValueError("must be a registered task or module:function, in letters, digits, _, . and - alone")
+        return task
 
     @model_validator(mode="after")
     def _code_holds_the_task(self) -> Self:
@@ -282,7 +287,11 @@ class JobSpec(_Strict):
     @model_validator(mode="after")
     def _an_external_trainer_knows_its_epochs(self) -> Self:
         if self.mode == "external" and "epochs" not in self.model_fields_set:
-            raise _breaks("epochs", "is required for an external job: the service cannot know how long yours trains")
+            raise PydanticCustomError(
+                "epochs_missing",
+                "is required for an external job: the service cannot know how long yours trains",
+                {"field": "epochs"},
+            )
         if self.mode == "external" and "confirm" not in self.model_fields_set:
             object.__setattr__(self, "confirm", None)
         return self

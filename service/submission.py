@@ -23,7 +23,7 @@ _Validator = extend(  # to JSON schema 3.0 is an integer; to a task's annotation
 
 def check(session: Session, spec: JobSpec) -> Mapping[str, Any] | None:
     """Refuse a spec that breaks a rule; the JSON schema of its task's arguments, where one is published."""
-    errors = [error for field in ("name", "task", "args") for error in _unstorable(getattr(spec, field), field)]
+    errors = [error for field in ("task", "name", "args") for error in _unstorable(getattr(spec, field), field)]
     if errors:
         raise InvalidInput(*errors)
     if spec.mode == "external":

@@ -277,3 +277,39 @@ def test_multipliers_that_no_number_of_cycles_meets_are_refused() -> None:
 def test_trials_train_on_a_seed_that_no_other_stage_has() -> None:
     (seed,) = fresh_seeds(0, "search", 1)
     assert not {seed} & {one for stage in ("range_test", "probe", "confirm") for one in fresh_seeds(0, stage, 20)}
+
+
+EARLIER = {
+    "job_id": "one",
+    "policy": "triangular",
+    "max_lr": 0.5,
+    "ratio": 30.0,
+    "stepsize_multiplier": 2.4,
+    "confidence": "high",
+}
+
+
+def warm(study: optuna.Study, *earlier: dict[str, Any], **fields: Any) -> Search:
+    return Search(study, SearchSpec(warm_start=True, **fields), BOUNDS, BUDGET, earlier)
+
+
+def test_a_warm_start_tries_earlier_recommendations_first_as_far_as_the_ranges_allow() -> None:
+    search = warm(create_study(None, None, "maximize", 0), EARLIER, EARLIER | {"policy": "hann", "job_id": "two"})
+    asked = [search.ask()[1] for _ in range(2)]
+    assert (asked[0].max_lr, asked[0].ratio, asked[0].cycles) == (0.5, 20.0, 4)
+    assert asked[1] == BUDGET.first_proposal(BOUNDS)
+    assert search.max_lr == (0.05, 0.5), "as wide as what was found before"
+    assert search.reasons == ["the search began with what earlier jobs recommended: one"]
+
+
+def test_a_warm_start_taken_up_again_keeps_to_what_it_began_with(storage: optuna.storages.RDBStorage) -> None:
+    warm(create_study(storage, "job", "maximize", 0), EARLIER)
+    again = warm(create_study(storage, "job", "maximize", 0), EARLIER | {"job_id": "newer", "max_lr": 0.9})
+    assert again.max_lr == (0.05, 0.5)
+    assert [one["job_id"] for one in again.earlier] == ["one"]
+    assert len(again.study.get_trials()) == 6
+
+
+def test_without_a_warm_start_earlier_recommendations_are_not_looked_at() -> None:
+    search = Search(create_study(None, None, "maximize", 0), SearchSpec(), BOUNDS, BUDGET, [EARLIER])
+    assert (search.ask()[1], search.reasons) == (BUDGET.first_proposal(BOUNDS), [])

@@ -34,6 +34,7 @@ WHOLE = {
         "stepsize_multiplier": [1, 10],
         "policies": ["triangular"],
         "epochs": None,
+        "warm_start": False,
     },
     "confirm": {"seeds": 3, "baselines": ["fixed", "one_cycle", "cosine"]},
     "resources": {"gpus": 0, "cpus": 1},
@@ -139,7 +140,7 @@ OUTSIDE: dict[str, list[Any]] = {
     "task": ["", "a b", "a:b:c", "a:", "a\n", "x" * 201, None, 3],
     "name": ["x" * 201, None, 3],
     "args": [None, [], "hidden=3"],
-    "mode": ["external"],
+    "mode": ["remote", None],
     "code": ["abc"],
     "range_test resources limits optimizer": ["yes", None],
     "search confirm": ["yes"],
@@ -155,6 +156,16 @@ def test_a_value_outside_its_range_is_an_error_that_names_the_field(field: str, 
     for error in errors_of(nested(field, value)):
         path = [str(part) for part in error["loc"] if part != "SGD"]
         assert ".".join(path).startswith(field)
+
+
+def test_the_task_of_an_external_job_is_any_label_and_its_epochs_are_required() -> None:
+    spec = JobSpec.model_validate({"mode": "external", "task": "my JAX model: v2", "epochs": 5})
+    assert (spec.task, spec.confirm) == ("my JAX model: v2", None)
+    document = spec.model_dump(mode="json")
+    assert JobSpec.model_validate(document).model_dump(mode="json") == document
+    (error,) = errors_of({"mode": "external", "task": "mine"})
+    assert error["ctx"]["field"] == "epochs"
+    assert "is required for an external job" in error["msg"]
 
 
 def test_arguments_of_a_task_are_json_values_and_finite() -> None:

@@ -56,7 +56,36 @@ def test_pages_are_newest_first_by_task_and_optimizer(
     kinds = [("digits", "SGD"), ("digits", "AdamW"), ("digits", "SGD"), ("fashion", "AdamW")]
     ids = [recommended(database, *kind) for kind in kinds]
     with database.read() as session:
-        found = [row.job_id for row in recommendations.page(session, task=task, optimizer=optimizer)]
+        found = [row.job_id for row, _ in recommendations.page(session, task=task, optimizer=optimizer)]
         rest = recommendations.page(session, task=task, optimizer=optimizer, before=found[0], limit=1)
     assert found == [ids[number] for number in expected]
-    assert [row.job_id for row in rest] == found[1:2]
+    assert [row.job_id for row, _ in rest] == found[1:2]
+
+
+def test_alike_are_the_newest_of_finished_jobs_that_trained_the_same(database: Database) -> None:
+    same = {"mode": "managed", "task": "digits", "args": {"a": 1}, "optimizer": {"name": "SGD"}, "batch_size": 8}
+    found = []
+    for change in (
+        {},
+        {"args": {}},
+        {"batch_size": 9},
+        {"mode": "external"},
+        {"optimizer": {"name": "SGD", "args": {}}},
+    ):
+        found.append(ended(database, same | change))
+    found += [ended(database, same, max_lr=None), ended(database, same, source="range_test")]
+    found += [ended(database, same) for _ in range(3)]
+    with database.begin() as session:
+        job, _ = jobs.submit(session, spec=same, name="demo", task="digits", optimizer="SGD")
+        assert [one["job_id"] for one in recommendations.alike(session, job.id)] == found[:-4:-1]
+        assert [one["job_id"] for one in recommendations.alike(session, found[-1])] == [*found[-2:-4:-1], found[0]]
+
+
+def ended(database: Database, spec: dict, source: str = "search", max_lr: float | None = 0.1) -> str:
+    with database.begin() as session:
+        jobs.submit(session, spec=spec, name="demo", task="digits", optimizer="SGD")
+        _, lease = jobs.claim(session, owner="worker", lease_s=60) or pytest.fail("nothing to claim")
+        document = {"job_id": lease.job_id, "source": source, "max_lr": max_lr}
+        recommendations.put(session, lease, document, task="digits", optimizer="SGD")
+        jobs.succeed(session, lease)
+    return lease.job_id

@@ -34,7 +34,8 @@ def test_a_found_recommendation_says_what_it_is_for(
 ) -> None:
     item = client.get("/v1/recommendations?optimizer=AdamW").json()["items"][0]
     assert item.pop("updated_at").endswith("Z")
-    assert item == recommendation | {"job_id": found[1], "task": "digits", "optimizer": "AdamW"}
+    trained = {"task": "digits", "args": {}, "optimizer": "AdamW", "batch_size": 64, "epochs": 20.0}
+    assert item == recommendation | trained | {"job_id": found[1]}
 
 
 def test_task_and_optimizer_narrow_the_list(client: httpx.Client, found: list[str]) -> None:
