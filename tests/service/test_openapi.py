@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 
@@ -75,3 +76,18 @@ def test_every_route_is_described_with_its_problems(app: FastAPI) -> None:
                 assert problems, (method, path)
                 assert all(list(answer["content"]) == ["application/problem+json"] for answer in problems)
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_a_fuzzer_finds_nothing_about_an_external_job(fuzz: Callable[..., None], client: httpx.Client) -> None:
+    points = [{"lr": 1e-5 * 1.06**step, "loss": 2.0 if step < 100 else 1.0} for step in range(200)]
+    spec = {"mode": "external", "task": "mine", "epochs": 10, "search": {"trials": 10_000}}
+    path = client.post("/v1/jobs", json=spec).headers["location"]
+    client.put(f"{path}/range-test", json={"points": points, "iterations_per_epoch": 10})
+    client.post(f"{path}/trials")
+    parameters = f'[parameters]\n"path.job_id" = "{path.rpartition("/")[2]}"\n"path.number" = 0\n'
+    fuzz(
+        "--phases=examples,coverage,fuzzing",
+        "--max-examples=5",
+        "--include-path-regex=trials|range-test$",
+        config=parameters,
+    )
