@@ -447,3 +447,42 @@ def test_lines_end_at_line_feeds_alone_however_the_bytes_come() -> None:
 def test_the_client_needs_no_torch() -> None:
     program = "import clr, sys; clr.Client; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def external(client: Client) -> client_module.Job:
+    """An external job whose range test is given."""
+    job = client.submit({"mode": "external", "task": "mine", "epochs": 10, "search": {"trials": 3}})
+    points = [{"lr": 1e-5 * 1.06**step, "loss": 2.0 if step < 100 else 1.0} for step in range(200)]
+    points[-1]["loss"] = float("nan")
+    bounds = job.put_range_test(points, iterations_per_epoch=10, seed=3)["bounds"]
+    assert job.recommendation()["max_lr"] == pytest.approx(bounds["max_lr"], rel=1e-3)
+    return job
+
+
+def test_an_external_job_is_trained_by_ask_report_and_tell(client: Client) -> None:
+    job = external(client)
+    trial = job.ask()
+    shape = trial.document
+    assert [trial.lr(step) for step in (0, shape["stepsize"], trial.steps)] == pytest.approx(
+        [shape["base_lr"], shape["max_lr"], shape["base_lr"]]
+    )
+    assert trial.report(20, 0.5) is False
+    assert trial.report(40, float("inf")) is True
+    assert trial.tell(float("nan"))["state"] == "pruned"
+    assert job.ask().fail("out of memory")["error"] == "out of memory"
+    assert job.ask().tell(0.9)["value"] == 0.9
+    assert job.refresh().state == "succeeded"
+    with pytest.raises(ClientError, match="its search with it") as refusal:
+        job.ask()
+    assert refusal.value.status == 409
+
+
+def test_an_ask_whose_answer_is_lost_is_one_trial(api: Api, store: Database, client: Client) -> None:
+    job = external(client)
+    relay = Relay(api.port, ["none", "lost"])
+    try:
+        with Client(relay.url) as unlucky:
+            first = unlucky.job(job.id).ask()
+    finally:
+        relay.close()
+    assert [first.number, job.ask().number] == [0, 1]
