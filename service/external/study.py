@@ -6,6 +6,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from clr.search import tell
 from service.store import jobs, runs, studies
 from service.store.database import Database
 from service.store.errors import NotFound
@@ -35,8 +36,8 @@ def settle(database: Database, job_id: str) -> None:
 
 
 def _tell(study: optuna.Study, number: int, row: RunRow | None) -> None:
-    kind = None if row is None else row.state
-    state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(str(kind), TrialState.FAIL)
-    value = row.value if row is not None and state is TrialState.COMPLETE else None
     with suppress(UpdateFinishedTrialError):  # another told it at this moment
-        study.tell(number, value, state=state, skip_if_finished=True)
+        if row is None or row.state == "failed":
+            study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+        else:
+            tell(study, number, row.value if row.state == "complete" else None)

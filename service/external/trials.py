@@ -5,6 +5,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from optuna.exceptions import UpdateFinishedTrialError
+
 from clr.run import fresh_seeds
 from clr.search import Search, create_study
 from service.external.job import ExternalJob, attending
@@ -70,9 +72,7 @@ def report(database: Database, job_id: str, number: int, given: TrialReport) -> 
         runs.append(attended.session, attended.lease, **place, attempt=row.attempt, points=[point])
         attended.spend(STAGE, given.step - row.steps)
         points = runs.points(attended.session, job_id, STAGE, [number])[number]
-    prune = given.value is None or _search(database, attended).should_prune(
-        number, [(point["step"], point["metric"]) for point in points if point["metric"] is not None]
-    )
+    prune = given.value is None or _falls_behind(database, attended, row, points)
     if prune:
         with attending(database, job_id) as attended:
             row = _running(attended, number)
@@ -148,6 +148,16 @@ def _search(database: Database, attended: ExternalJob) -> Search:
             earlier = recommendations.alike(session, job.id)
     study = create_study(studies.storage(database.url), job.id, job.direction, spec.seed)  # type: ignore[arg-type]
     return Search(study, spec.search, attended.bounds, attended.trial_budget, earlier)
+
+
+def _falls_behind(database: Database, attended: ExternalJob, row: RunRow, points: list[dict[str, Any]]) -> bool:
+    """Whether the trial is worth no more steps; one that has none left is not asked about."""
+    if points[-1]["step"] >= row.run["steps"]:
+        return False
+    values = [(point["step"], point["metric"]) for point in points if point["metric"] is not None]
+    with suppress(UpdateFinishedTrialError):  # told by another at this moment
+        return _search(database, attended).should_prune(row.number, values)
+    return False
 
 
 def _running(attended: ExternalJob, number: int) -> RunRow:

@@ -27,7 +27,7 @@ def url(tmp_path: Path) -> Iterator[str]:
             yield address(listener)
         finally:
             process.terminate()
-            assert process.wait(20) == 0
+            process.wait(20)
 
 
 def test_two_numpy_trainers_share_a_job_and_end_it(url: str) -> None:
