@@ -292,8 +292,19 @@ class JobSpec(_Strict):
                 "is required for an external job: the service cannot know how long yours trains",
                 {"field": "epochs"},
             )
-        if self.mode == "external" and "confirm" not in self.model_fields_set:
-            object.__setattr__(self, "confirm", None)
+        return self
+
+    @model_validator(mode="after")
+    def _an_external_job_ends_with_its_search(self) -> Self:
+        if self.mode != "external" or self.confirm is None:
+            return self
+        if "confirm" in self.model_fields_set:
+            raise PydanticCustomError(
+                "confirm_external",
+                "must be null for an external job, which ends with its search: confirm it with your own trainer",
+                {"field": "confirm"},
+            )
+        object.__setattr__(self, "confirm", None)
         return self
 
     @model_validator(mode="after")

@@ -48,7 +48,10 @@ class Links(BaseModel):
 
 class JobView(BaseModel):
     id: str = Field(examples=[JOB_ID])
-    mode: str = Field(description="managed: trained by the service's own workers", examples=["managed"])
+    mode: str = Field(
+        description="managed: trained by the service's own workers; external: by somebody else's trainer",
+        examples=["managed"],
+    )
     name: str = Field(examples=["digits demo"])
     task: str = Field(examples=["digits"])
     state: State

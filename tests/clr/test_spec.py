@@ -168,6 +168,13 @@ def test_the_task_of_an_external_job_is_any_label_and_its_epochs_are_required() 
     assert "is required for an external job" in error["msg"]
 
 
+def test_an_external_job_has_no_confirmation() -> None:
+    spec = {"mode": "external", "task": "mine", "epochs": 5}
+    assert JobSpec.model_validate(spec | {"confirm": None}).confirm is None
+    (error,) = errors_of(spec | {"confirm": {"seeds": 3}})
+    assert (error["ctx"]["field"], error["input"]["confirm"]) == ("confirm", {"seeds": 3})
+
+
 def test_arguments_of_a_task_are_json_values_and_finite() -> None:
     assert JobSpec(task="digits", args={"a": [1, {"b": None}], "c": "x"}).args == {"a": [1, {"b": None}], "c": "x"}
     assert errors_of(nested("args.hidden", math.nan))[0]["loc"][:2] == ("args", "hidden")

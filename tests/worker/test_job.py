@@ -7,6 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from clr.run import Curve, Point
+from clr.spec import JobSpec
 from service.store import jobs, recommendations, runs, studies
 from tests.worker.conftest import Work
 
@@ -171,3 +172,19 @@ def test_two_jobs_are_worked_on_at_once(work: Work) -> None:
     first, second = (work.submit("odd_tasks:slow", epochs=40, search=None) for _ in range(2))
     work.until(first, lambda job: job.state == "running")
     work.until(second, lambda job: job.state == "running" and work.job(first).state == "running")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_warm_start_trains_first_what_an_earlier_job_recommended(work: Work) -> None:
+    found = {"policy": "triangular", "max_lr": 0.0777, "ratio": 7.0, "stepsize_multiplier": 5.0, "source": "confirm"}
+    spec = JobSpec(task="digits", epochs=10).model_dump(mode="json")
+    with work.database.begin() as session:  # in one transaction, lest the worker claim it
+        earlier, _ = jobs.submit(session, spec=spec, name="earlier", task="digits", optimizer="SGD")
+        _, lease = jobs.claim(session, owner="earlier", lease_s=60) or pytest.fail("nothing to claim")
+        recommendations.put(session, lease, found | {"job_id": earlier.id}, task="digits", optimizer="SGD")
+        jobs.succeed(session, lease)
+    job_id = work.submit("digits", epochs=10, confirm=None, search={"trials": 1, "warm_start": True})
+    assert work.ended(job_id).state == "succeeded"
+    (trial,) = rows(work, job_id, "search")
+    assert (trial.params["max_lr"], trial.params["ratio"]) == (0.0777, 7.0)
+    assert recommendation(work, job_id)["reasons"][-1].endswith(f"earlier jobs recommended: {earlier.id}")

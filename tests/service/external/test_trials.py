@@ -229,20 +229,22 @@ def test_points_rise_in_step_and_the_last_may_be_sent_again(submit: Submit) -> N
 
 
 @ON_SQLITE
-def test_a_trial_stopped_as_advised_is_pruned_and_never_recommended(
-    submit: Submit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = submit()
+def test_a_trial_stopped_as_advised_is_pruned_and_never_recommended(submit: Submit) -> None:
+    trainer = submit(search={"trials": 5, "stepsize_multiplier": [1, 1]})
     trainer.put()
-    seen: list[Any] = []
-    monkeypatch.setattr(Search, "should_prune", lambda _, number, points: bool(seen.append((number, points))) or True)
-    assert trainer.report(trainer.ask().number, 50, 0.95) is True
-    assert seen == [(0, [(50, 0.95)])]
-    trainer.tell(0, 0.95)
-    trainer.tell(0, 0.95)
-    assert [(row.state, row.steps) for row in trainer.trials] == [("pruned", 50)]
-    assert trainer.recommendation["source"] == "range_test"
-    assert trainer.states_in_study[0] == "PRUNED"
+    for value in (0.6, 0.7, 0.8, 0.9):
+        number = trainer.ask().number
+        assert [trainer.report(number, step, value) for step in (20, 40, 50)] == [False] * 3
+        trainer.tell(number, value)
+    assert trainer.report(trainer.ask().number, 20, 0.1) is False, "too early to judge"
+    assert trainer.report(4, 30, 0.1) is False, "in the midst of a cycle"
+    assert [trainer.report(4, 40, 0.1) for _ in range(2)] == [True, True]
+    for _ in range(2):
+        trainer.tell(4, 0.95)
+    assert [(row.state, row.steps) for row in trainer.trials[3:]] == [("complete", 100), ("pruned", 40)]
+    assert trainer.recommendation["max_lr"] == trainer.trials[3].params["max_lr"]
+    assert trainer.job.state == "succeeded"
+    assert trainer.states_in_study == ["COMPLETE"] * 4 + ["PRUNED"]
 
 
 @ON_SQLITE
