@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 STAGE = "search"
 
-HOLD_S = 30.0
+HOLD_S = 10.0
 """One ask at a time proposes; one whose process died in it holds the others up no longer than this."""
 
-PATIENCE_S = 60.0
-"""How long an ask waits for its turn."""
+PATIENCE_S = 20.0
+"""How long an ask waits for its turn: less than clients wait for an answer, longer than a dead one holds them up."""
 
 PAUSE_S = 0.02
 
