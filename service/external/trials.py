@@ -112,7 +112,7 @@ def _is_over(attended: ExternalJob) -> str | None:
 
 def _propose(database: Database, attended: ExternalJob, lease: Lease, key: str | None) -> Proposed:
     """Ask the study, with no transaction open, since it writes through connections of its own."""
-    job_id, search = attended.job.id, None
+    job_id = attended.job.id
     try:
         search = _search(database, attended)
         settle(database, job_id)
