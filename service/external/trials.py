@@ -146,7 +146,8 @@ def _search(database: Database, attended: ExternalJob) -> Search:
     if spec.search.warm_start:
         with database.read() as session:
             earlier = recommendations.alike(session, job.id)
-    study = create_study(studies.storage(database.url), job.id, job.direction, spec.seed)  # type: ignore[arg-type]
+    storage = studies.remembering(database.url, job.id)
+    study = create_study(storage, job.id, job.direction, spec.seed)  # type: ignore[arg-type]  # stored from one
     return Search(study, spec.search, attended.bounds, attended.trial_budget, earlier)
 
 
