@@ -279,9 +279,9 @@ class JobSpec(_Strict):
     @model_validator(mode="after")
     def _code_holds_the_task(self) -> Self:
         if self.code is not None and self.mode == "external":
-            raise _breaks("code", "is not taken for an external job: its trainer is yours")
+            raise PydanticCustomError("code_external", "must be null for an external job", {"field": "code"})
         if self.code is not None and ":" not in self.task:
-            raise _breaks("task", "must be module:function of the code")
+            raise PydanticCustomError("task_of_code", "must be module:function of the code", {"field": "task"})
         return self
 
     @model_validator(mode="after")

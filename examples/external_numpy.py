@@ -28,7 +28,7 @@ Weights = list[np.ndarray]
 
 def main(url: str, job_id: str | None = None) -> None:
     """Take part in a job, or submit one, and print what it found."""
-    with Client(url) as client:
+    with Client(url, os.environ.get("CLR_TOKEN")) as client:
         job = client.job(job_id) if job_id else begin(client)
         while True:
             try:
@@ -46,7 +46,7 @@ def main(url: str, job_id: str | None = None) -> None:
                         break
             trial.tell(accuracy)
             print(f"trial {trial.number}: {trial.document['base_lr']} to {trial.document['max_lr']}, {accuracy:.3f}")
-        print(client.recommendation(job.id, "python"))
+        print(job.recommendation().to_python())
 
 
 def begin(client: Client) -> Job:

@@ -20,6 +20,7 @@ from clr.client import Client, ClientError
 from clr.errors import InvalidArgument
 from clr.event_stream import Event, EventDecoder
 from clr.recommendation import Recommendation
+from clr.trial import AsyncTrial, Trial
 from service.app import create_app
 from service.settings import Settings
 from service.store import events, jobs, recommendations, runs, studies, workers
@@ -389,7 +390,7 @@ def test_code_is_uploaded_once_and_its_job_names_it(relay: Relay, tmp_path: Path
 # The twin for asyncio
 
 
-@pytest.mark.parametrize(("plain", "twin"), [(Client, AsyncClient), (client_module.Job, AsyncJob)])
+@pytest.mark.parametrize(("plain", "twin"), [(Client, AsyncClient), (client_module.Job, AsyncJob), (Trial, AsyncTrial)])
 def test_the_twins_have_the_same_methods_with_the_same_arguments(plain: type, twin: type) -> None:
     def methods(kind: type) -> dict[str, list[str]]:
         found = inspect.getmembers(kind, inspect.isfunction)
@@ -454,8 +455,9 @@ def external(client: Client) -> client_module.Job:
     job = client.submit({"mode": "external", "task": "mine", "epochs": 10, "search": {"trials": 3}})
     points = [{"lr": 1e-5 * 1.06**step, "loss": 2.0 if step < 100 else 1.0} for step in range(200)]
     points[-1]["loss"] = float("nan")
-    bounds = job.put_range_test(points, iterations_per_epoch=10, seed=3)["bounds"]
-    assert job.recommendation()["max_lr"] == pytest.approx(bounds["max_lr"], rel=1e-3)
+    bounds = job.put_range_test(points, iterations_per_epoch=10, seed=3).bounds
+    assert bounds is not None
+    assert job.recommendation().max_lr == pytest.approx(bounds.max_lr, rel=1e-3)
     return job
 
 
@@ -468,13 +470,29 @@ def test_an_external_job_is_trained_by_ask_report_and_tell(client: Client) -> No
     )
     assert trial.report(20, 0.5) is False
     assert trial.report(40, float("inf")) is True
-    assert trial.tell(float("nan"))["state"] == "pruned"
-    assert job.ask().fail("out of memory")["error"] == "out of memory"
-    assert job.ask().tell(0.9)["value"] == 0.9
+    assert trial.tell(float("nan")).state == "pruned"
+    assert job.ask().fail("out of memory").error == "out of memory"
+    assert job.ask().tell(0.9).value == 0.9
     assert job.refresh().state == "succeeded"
     with pytest.raises(ClientError, match="its search with it") as refusal:
         job.ask()
     assert refusal.value.status == 409
+
+
+def test_an_external_job_is_trained_without_blocking(client: Client, api: Api) -> None:
+    job = external(client)
+
+    async def use() -> None:
+        async with AsyncClient(api.url) as twin:
+            same = await twin.job(job.id)
+            points = [{"lr": 1e-5 * 1.06**step, "loss": 2.0 if step < 100 else 1.0} for step in range(200)]
+            assert len((await same.put_range_test(points, iterations_per_epoch=10, seed=4)).curves) == 2
+            first, second = await same.ask(), await same.ask()
+            assert await first.report(20, 0.5) is False
+            assert (await first.tell(0.9)).value == 0.9
+            assert (await second.fail("out of memory")).error == "out of memory"
+
+    asyncio.run(use())
 
 
 def test_an_ask_whose_answer_is_lost_is_one_trial(api: Api, store: Database, client: Client) -> None:

@@ -42,5 +42,5 @@ def test_two_numpy_trainers_share_a_job_and_end_it(url: str) -> None:
     assert both.count("\ntrial") + both.startswith("trial") == 6
     with Client(url) as client:
         job = client.job(job_id)
-        assert (job.state, job.recommendation()["source"]) == ("succeeded", "search")
-        assert sum(trial["value"] > 0.85 for trial in client._get(f"/v1/jobs/{job_id}/trials").json()["items"]) >= 4
+        assert (job.state, job.recommendation().source) == ("succeeded", "search")
+        assert sum(trial.value is not None and trial.value > 0.85 for trial in job.trials()) >= 4
