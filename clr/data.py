@@ -1,6 +1,7 @@
 """Batches: from tensors held in memory, from a dataset, or from a loader of the caller's own."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import torch
@@ -17,9 +18,18 @@ RESIDENT_SHARE = 0.5
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move every tensor in a batch of any structure (tuple, list, mapping, nested) to ``device``."""
+    """Move every tensor in a batch of any structure to ``device``.
+
+    Args:
+        batch: a tensor, anything with a method ``to`` of its own, or a tuple, list, mapping or dataclass of these.
+        device: where to.
+    """
     if isinstance(batch, torch.Tensor):
         return batch.to(device, non_blocking=True)
+    if callable(getattr(batch, "to", None)):
+        return batch.to(device)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return replace(batch, **{name: to_device(value, device) for name, value in vars(batch).items()})
     if isinstance(batch, Mapping):
         return {key: to_device(value, device) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
@@ -224,6 +234,7 @@ def batch_length(batch: Batch) -> int:
 def _tensors(batch: Batch) -> Iterator[torch.Tensor]:
     if isinstance(batch, torch.Tensor):
         yield batch
-    elif isinstance(batch, Mapping | list | tuple):
-        for value in batch.values() if isinstance(batch, Mapping) else batch:
-            yield from _tensors(value)
+        return
+    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    for value in vars(batch).values() if is_dataclass(batch) else values:
+        yield from _tensors(value)

@@ -4,7 +4,7 @@ Owns what a spec's ``task`` and ``args`` mean. Must not import the range test, t
 ``clr``. Importing it imports torch.
 """
 
-from clr.tasks import cifar10, digits, fashion_mnist
+from clr.tasks import cifar10, digits, fashion_mnist, image_folder, tabular, text_lm
 from clr.tasks.registry import check_args, describe, find, load_task, registered, task
 
 __all__ = [
@@ -14,7 +14,10 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "find",
+    "image_folder",
     "load_task",
     "registered",
+    "tabular",
     "task",
+    "text_lm",
 ]

@@ -3,7 +3,8 @@
 All return one row of logits per image, float32, shape (batch, classes).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,6 +19,78 @@ CAFFE_WEIGHT_DECAY = 0.004
 def mlp(inputs: int, hidden: int, classes: int = 10) -> nn.Module:
     """One hidden layer of ``hidden`` ReLUs over ``inputs`` pixels."""
     return nn.Sequential(nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+
+def layers(inputs: int, hidden: Sequence[int], outputs: int, dropout: float = 0.0) -> nn.Module:
+    """Hidden layers of ``hidden`` ReLUs each, one after the other, over (n, inputs); (n, outputs) comes out."""
+    sizes = [inputs, *hidden]
+    blocks = [(nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)) for a, b in pairwise(sizes)]
+    return nn.Sequential(*(layer for block in blocks for layer in block), nn.Linear(sizes[-1], outputs))
+
+
+class Normalised(nn.Module):
+    """Bytes to float32, each channel to mean 0 and standard deviation 1 of the training images.
+
+    Done per batch, so that a data set held in memory takes a quarter of it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean[:, None, None])
+        self.register_buffer("std", std[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width), uint8 to float32."""
+        return (images.to(torch.float32, memory_format=torch.channels_last) - self.mean) / self.std
+
+
+def conv_net(classes: int, width: int = 16) -> nn.Module:
+    """Three 3x3 convolutions, each batch-normalised and max-pooled, then averaged over the image, of any size >= 8."""
+    blocks = [
+        (nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2))
+        for a, b in pairwise([3, width, 2 * width, 4 * width])
+    ]
+    return _channels_last(
+        *(layer for block in blocks for layer in block),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, classes)),
+    )
+
+
+class LanguageModel(nn.Module):
+    """A causal transformer: (n, length) token numbers to (n, length, vocabulary) logits of the token that follows.
+
+    Args:
+        vocabulary: number of different tokens.
+        context: longest length.
+        width: of the embedding; divisible by ``heads``.
+        depth: number of blocks.
+        heads: of the attention.
+        dropout: share left out in training.
+    """
+
+    def __init__(self, vocabulary: int, context: int, width: int, depth: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.token = nn.Embedding(vocabulary, width)
+        self.position = nn.Embedding(context, width)
+        block = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(block, depth, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        self.head.weight = self.token.weight
+        nn.init.normal_(self.token.weight, std=0.02)
+        nn.init.normal_(self.position.weight, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits at each position, from the tokens up to it."""
+        length = tokens.shape[1]
+        x = self.token(tokens) + self.position.weight[:length]
+        mask = nn.Transformer.generate_square_subsequent_mask(length, device=x.device, dtype=x.dtype)
+        logits: Tensor = self.head(self.blocks(x, mask=mask, is_causal=True))
+        return logits
 
 
 def small_cnn(classes: int = 10) -> nn.Module:

@@ -1,5 +1,6 @@
 from collections import namedtuple
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -23,6 +24,23 @@ from clr.errors import InvalidArgument
 CPU = torch.device("cpu")
 X, Y = torch.arange(10.0).view(10, 1), torch.arange(10)
 Pair = namedtuple("Pair", ["x", "y"])
+
+
+@dataclass
+class Record:
+    name: str
+    x: Tensor
+    more: dict[str, Tensor]
+
+
+class Graphs:
+    """Moves itself."""
+
+    def __init__(self, device: Any = "cpu") -> None:
+        self.device = device
+
+    def to(self, device: Any) -> "Graphs":
+        return Graphs(device)
 
 
 class Unsized:
@@ -140,6 +158,9 @@ def test_moving_a_batch_keeps_its_structure() -> None:
     assert isinstance(moved["d"], Pair)
     assert moved["d"].y.device.type == "meta"
     assert [type(moved[key]) for key in "abd"] == [list, tuple, Pair]
+    record = to_device(Record("a", X, {"y": Y}), torch.device("meta"))
+    assert (record.name, record.x.device.type, record.more["y"].device.type) == ("a", "meta", "meta")
+    assert to_device([Graphs()], torch.device("meta"))[0].device.type == "meta"
 
 
 @pytest.mark.parametrize(
@@ -150,6 +171,7 @@ def test_moving_a_batch_keeps_its_structure() -> None:
         ({"text": ["a", "b"], "x": {"ids": X[:2]}}, 2),
         ([torch.tensor(1.0), X[:4]], 4),
         (torch.tensor(1.0), 1),
+        (Record("a", X[:3], {}), 3),
         ("text", 1),
     ],
 )

@@ -1,0 +1,166 @@
+"""The range test on a ``LightningModule``, and a callback that trains it under the recommended schedule."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import ceil
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.types import LRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from clr.data import Batch, batches_per_epoch
+from clr.errors import InvalidArgument
+from clr.integrations.borrowing import recommended
+from clr.proposal import Budget
+from clr.random_states import random_states, set_random_states
+from clr.recommendation import Recommendation
+
+PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
+"""What Lightning calls the precisions that a test can have."""
+
+
+def lr_bounds(
+    module: LightningModule,
+    train: Any,
+    val: Any = None,
+    *,
+    epochs: float | None = None,
+    trainer: Trainer | None = None,
+    seeds: int = 3,
+    seed: int = 0,
+) -> Recommendation:
+    """Find the bounds for training ``module`` by the LR range test on its own ``training_step`` and optimizer.
+
+    The loss of the validation data is ``training_step``'s too. Nothing is logged; of the hooks only those of the data
+    module are called. Module, its metrics and the random states are left bit for bit as they were.
+
+    Args:
+        module: with automatic optimization and one optimizer.
+        train: the training loader, or a ``LightningDataModule`` that has it.
+        val: the validation loader, if any.
+        epochs: length of the training to find bounds for, > 0; None: the trainer's ``max_epochs``.
+        trainer: whose accumulation, clipping, precision and device the test takes over. None: there are none, and the
+            module stays on its device.
+        seeds: most repetitions of the test, >= 1.
+        seed: what their seeds are made from.
+
+    Returns:
+        The recommendation of the range test; an inconclusive one has no bounds, but reasons.
+
+    Raises:
+        InvalidArgument: a rule above is broken.
+    """
+    if not module.automatic_optimization:
+        raise InvalidArgument("module: must use automatic optimization, but optimizes by hand")
+    if epochs is None and trainer is not None:
+        epochs = trainer.max_epochs
+    if epochs is None:
+        raise InvalidArgument("epochs: must be given, or a trainer with max_epochs, but got neither")
+    with _left_as_it_was(module, trainer):
+        if isinstance(train, LightningDataModule):
+            train, val = _loaders(train)
+        accumulate = trainer.accumulate_grad_batches if trainer else 1
+        return recommended(
+            Budget(epochs, ceil(batches_per_epoch(train, 1) / accumulate)),
+            seeds,
+            seed,
+            model=module,
+            optimizer=_only(_optimizers(module.configure_optimizers())),
+            train=train,
+            val=val,
+            forward=_forward,
+            loss=lambda loss, _: loss,
+            accumulate=accumulate,
+            **_settings(trainer),
+        )
+
+
+class CyclicSchedule(Callback):
+    """Trains under the recommended schedule, stepped after every optimizer step, instead of the module's own.
+
+    Lightning saves it in its checkpoints and goes on with it.
+
+    Args:
+        found: what ``lr_bounds`` recommends, or any other conclusive recommendation.
+
+    Raises:
+        InvalidArgument: when training starts with an inconclusive recommendation.
+    """
+
+    def __init__(self, found: Recommendation) -> None:
+        self.found = found
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the place of whatever schedulers the module configured."""
+        scheduler = self.found.scheduler(_only(trainer.optimizers))
+        trainer.strategy.lr_scheduler_configs = [LRSchedulerConfig(scheduler, interval="step", name="clr")]
+
+
+def _forward(model: nn.Module, batch: Batch) -> tuple[Tensor, None]:
+    step: Any = model.training_step
+    takes_index = len(inspect.signature(step).parameters) > 1
+    output = step(batch, 0) if takes_index else step(batch)
+    loss = output.get("loss") if isinstance(output, Mapping) else output
+    if not isinstance(loss, Tensor):
+        raise InvalidArgument(f"module: training_step must return a loss, a tensor, but returned {output!r}")
+    return loss, None
+
+
+def _loaders(data: LightningDataModule) -> tuple[Any, Any]:
+    data.prepare_data()
+    data.setup("fit")
+    own = type(data).val_dataloader is not LightningDataModule.val_dataloader
+    return data.train_dataloader(), data.val_dataloader() if own else None
+
+
+def _settings(trainer: Trainer | None) -> dict[str, Any]:
+    if trainer is None:
+        return {}
+    precision = str(trainer.precision)
+    if precision not in PRECISIONS:
+        raise InvalidArgument(f"trainer: precision must be one of {', '.join(PRECISIONS)}, but is {precision!r}")
+    return {"clip_norm": trainer.gradient_clip_val or None, "precision": PRECISIONS[precision]}
+
+
+def _optimizers(configured: Any) -> list[Optimizer]:
+    """The optimizers in whatever form ``configure_optimizers`` may return them."""
+    if isinstance(configured, Optimizer):
+        return [configured]
+    if isinstance(configured, Mapping):
+        return [configured["optimizer"]]
+    if isinstance(configured, tuple) and configured and isinstance(configured[0], list):
+        configured = configured[0]  # optimizers, schedulers
+    return [one for each in configured or () for one in _optimizers(each)]
+
+
+def _only(optimizers: list[Optimizer]) -> Optimizer:
+    if len(optimizers) != 1:
+        raise InvalidArgument(f"module: must configure one optimizer, but configures {len(optimizers)}")
+    return optimizers[0]
+
+
+@contextmanager
+def _left_as_it_was(module: LightningModule, trainer: Trainer | None) -> Iterator[None]:
+    """The module beside a trainer, on its device and with its logging off; afterwards as before."""
+    own: list[Any] = [one for one in module.modules() if isinstance(one, LightningModule)]
+    device, attached, states = module.device, module._trainer, random_states()
+    try:
+        for one in own:
+            vars(one).update(log=_nothing, log_dict=_nothing)
+        if trainer is not None:
+            module.trainer = trainer
+            module.to(trainer.strategy.root_device)
+        yield
+    finally:
+        module.to(device)
+        module.trainer = attached
+        for one in own:
+            del vars(one)["log"], vars(one)["log_dict"]
+        set_random_states(states)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Log it nowhere."""

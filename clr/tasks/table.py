@@ -1,0 +1,97 @@
+"""A CSV file as numbers: columns standardised or counted on the training rows, a target as classes or as a number."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clr.errors import DataMissing, InvalidArgument
+from clr.tasks.split import Index
+
+Kind = Literal["classification", "regression"]
+Columns = dict[str, list[str]]
+
+FEW = 20
+"""At most so many different whole numbers are taken for classes."""
+
+MOST_CATEGORIES = 1000
+"""A column of text with more different values is a name or a remark rather than a category."""
+
+
+def read(path: Path) -> Columns:
+    """The cells of each column, by the header's names.
+
+    Raises:
+        DataMissing: there is no such file.
+        InvalidArgument: it is no CSV file with a header, unique names and equally long rows.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            file.seek(0)
+            rows = [row for row in csv.reader(file, delimiter=max(",;\t", key=header.count)) if row]
+    except OSError as error:
+        raise DataMissing(f"args.data: must be a CSV file that can be read, but {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidArgument(f"args.data: must be a CSV file in UTF-8, but {path}: {error}") from error
+    names, *rest = [[cell.strip() for cell in row] for row in rows] or [[]]
+    if not names or len(set(names)) < len(names):
+        raise InvalidArgument(f"args.data: must begin with a header of unique names, but {path} has {names!r}")
+    for number, row in enumerate(rest, 2):
+        if len(row) != len(names):
+            raise InvalidArgument(f"args.data: must have {len(names)} cells a row, but row {number} has {len(row)}")
+    return {name: [row[i] for row in rest] for i, name in enumerate(names)}
+
+
+def numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
+    """The cells as numbers, NaN where empty; None where one of them is text."""
+    try:
+        return np.array([float(cell or "nan") for cell in cells])
+    except ValueError:
+        return None
+
+
+def encoded(columns: Mapping[str, Sequence[str]], train: Index) -> NDArray[np.float32]:
+    """Inputs of a network, (rows, inputs): one per column of numbers, one per category of a column of text."""
+    return np.concatenate([_encoded(name, cells, train) for name, cells in columns.items()], axis=1).astype(np.float32)
+
+
+def _encoded(name: str, cells: Sequence[str], train: Index) -> NDArray[Any]:
+    values = numbers(cells)
+    if values is not None:
+        return np.nan_to_num(_standardised(values, train), posinf=0.0, neginf=0.0)[:, None]
+    text = np.array(cells)
+    categories = np.unique(text[train])
+    if len(categories) > MOST_CATEGORIES:
+        raise InvalidArgument(
+            f"args.ignore: a column of text may have {MOST_CATEGORIES} different values, but {name!r} has "
+            f"{len(categories)}: leave it out"
+        )
+    return np.asarray(text[:, None] == categories)
+
+
+def _standardised(values: NDArray[np.float64], train: Index) -> NDArray[np.float64]:
+    """To mean 0 and standard deviation 1 on the training rows; a column without spread becomes 0."""
+    known = values[train][np.isfinite(values[train])]
+    mean, spread = (known.mean(), known.std()) if known.size else (0.0, 0.0)
+    return (values - mean) / (spread or 1.0)
+
+
+def targets(cells: Sequence[str], train: Index, kind: Kind | None) -> tuple[NDArray[Any], int | None]:
+    """The target, (rows,): classes as int64 with their number, or standardised float32 and None."""
+    values = numbers(cells)
+    if "" in cells:
+        raise InvalidArgument(f"args.target: must have no empty cell, but row {cells.index('') + 2} is empty")
+    if kind is None:
+        few = values is None or (bool(np.all(values == np.round(values))) and len(np.unique(values)) <= FEW)
+        kind = "classification" if few else "regression"
+    if kind == "classification":
+        names, labels = np.unique(np.array(cells), return_inverse=True)
+        return labels.astype(np.int64), len(names)
+    if values is None or not np.isfinite(values).all():
+        wrong = next(cell for cell in cells if numbers([cell]) is None or not np.isfinite(float(cell)))
+        raise InvalidArgument(f"args.target: a regression needs finite numbers, but the column has {wrong!r}")
+    return _standardised(values, train).astype(np.float32), None
