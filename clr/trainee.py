@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from clr.checkpoint import Checkpoint
 from clr.run import Run
 from clr.task import Task, optimizer
 from clr.tasks import load_task
@@ -36,8 +37,10 @@ def describe(task: Task) -> dict[str, Any]:
     return {"iterations_per_epoch": task.iterations_per_epoch, "metric": metric, "direction": direction}
 
 
-def points(task: Task, run: dict[str, Any], threads: int) -> Iterator[dict[str, Any]]:
-    """The points of one run as they are recorded, JSON values all."""
+def points(
+    task: Task, run: dict[str, Any], threads: int, checkpoint: Checkpoint | None
+) -> Iterator[tuple[bool, dict[str, Any]]]:
+    """The points of one run as they are recorded, JSON values all, each with whether it is from the checkpoint."""
     torch.set_num_threads(threads)
-    for point in train(task, Run(**run)):
-        yield point.to_dict()
+    for number, point in enumerate(train(task, Run(**run), checkpoint)):
+        yield checkpoint is not None and number < checkpoint.restored, point.to_dict()

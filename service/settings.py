@@ -27,6 +27,11 @@ class Settings(BaseSettings):
     )
     lease_s: float = Field(10.0, gt=0, description="seconds after which a silent worker's job is taken over")
     poll_s: float = Field(0.5, gt=0, description="seconds between a worker's looks for a job")
+    checkpoints: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
+        default_factory=lambda given: given["home"] / "checkpoints",
+        description="folder where runs under way save how they stand; on a cluster best one that all nodes share",
+    )
+    checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between a run's checkpoints; 0: none")
     cpus: int | None = Field(None, ge=1, description="CPUs of embedded Ray; unset: all")
     body_limit: int = Field(2**20, ge=1, description="bytes a request's body may have")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")

@@ -9,6 +9,7 @@ import optuna
 
 from service.settings import Settings
 from service.store.database import Database, is_migrated
+from worker.checkpoints import sweep
 from worker.engine import Engine
 from worker.loop import Worker
 
@@ -29,6 +30,7 @@ def main() -> int:
             return 1
         worker = Worker(settings, database, stopping)
         worker.publish({})  # jobs can be accepted while Ray starts
+        sweep(settings.checkpoints)
         engine = Engine(settings.ray_address, settings.home, settings.cpus)
         try:
             engine.warm()

@@ -99,10 +99,12 @@ class Engine:
         run: dict[str, Any],
         attempt: int,
         resources: dict[str, float],
+        checkpoint: dict[str, Any] | None = None,
     ) -> Any:
-        """Start a run; the stream of its points."""
+        """Start a run, or go on with it from its checkpoint; the stream of its points."""
         threads = max(1, int(resources["cpus"]))
-        return remote.train.options(**_options(resources, bundle)).remote(trainee, bundle, run, attempt, threads)
+        start = remote.train.options(**_options(resources, bundle)).remote
+        return start(trainee, bundle, run, attempt, threads, checkpoint)
 
     def ready(self, streams: list[Any], timeout_s: float) -> list[Any]:
         """The streams that have a point or have ended; waits up to ``timeout_s`` for the first."""
@@ -111,15 +113,15 @@ class Engine:
         found: list[Any] = ray.wait(streams, num_returns=len(streams), timeout=0, fetch_local=False)[0]
         return found
 
-    def next(self, stream: Any) -> tuple[int, dict[str, Any]]:
-        """Attempt and point that come next in a stream.
+    def next(self, stream: Any) -> tuple[int, bool, dict[str, Any]]:
+        """What comes next in a stream: its attempt, whether it is from a checkpoint, and the point.
 
         Raises:
             StopIteration: the run has ended.
             RunFailed: the run's own code raised.
             LostRun: its process or node is gone; it may be tried again.
         """
-        point: tuple[int, dict[str, Any]] = _get(next(stream))
+        point: tuple[int, bool, dict[str, Any]] = _get(next(stream))
         return point
 
     def cancel(self, streams: list[Any]) -> None:

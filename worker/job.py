@@ -22,6 +22,7 @@ from service.store.database import Database
 from service.store.errors import LeaseLost
 from service.store.jobs import Lease
 from service.store.models import Job
+from worker.checkpoints import Checkpoints
 from worker.engine import Engine
 from worker.errors import OUTAGE, Cancelled, HandedBack, LimitReached, RunFailed
 from worker.runs import Item, Runs
@@ -59,6 +60,7 @@ class JobDriver:
             spent=job.steps,
             max_steps=limits.max_steps,
             deadline=None if limits.max_seconds is None else self.began + limits.max_seconds,
+            checkpoints=Checkpoints(settings.checkpoints, job.id, settings.checkpoint_seconds),
         )
 
     def drive(self) -> None:
@@ -84,6 +86,8 @@ class JobDriver:
         try:
             with self.database.begin() as session:
                 transition(session, self.lease, *details)
+            if transition is not jobs.release:
+                self.runs.checkpoints.remove()
         except (LeaseLost, *OUTAGE) as error:
             log.warning("left to its next owner at the end: job=%s: %s", self.lease.job_id, error)
 

@@ -5,6 +5,7 @@ What they import is ``clr`` alone, and only once they run.
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -26,18 +27,23 @@ def describe(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> dict[str
 
 @ray.remote(num_returns="streaming")
 def train(
-    trainee: dict[str, Any], bundle: dict[str, Any] | None, run: dict[str, Any], attempt: int, threads: int
-) -> Iterator[tuple[int, Any]]:
+    trainee: dict[str, Any],
+    bundle: dict[str, Any] | None,
+    run: dict[str, Any],
+    attempt: int,
+    threads: int,
+    checkpoint: dict[str, Any] | None,
+) -> Iterator[tuple[int, bool, Any]]:
     """Points of one run. The attempt goes with each, so that two attempts can never be spliced into one."""
     from clr import trainee as training
+    from clr.checkpoint import Checkpoint
 
-    for point in training.points(_task(trainee, bundle), run, threads):
-        yield attempt, point
+    kept = None if checkpoint is None else Checkpoint(Path(checkpoint["path"]), trainee, checkpoint["every_s"])
+    for restored, point in training.points(_task(trainee, bundle), run, threads, kept):
+        yield attempt, restored, point
 
 
 def _task(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> Any:
-    from pathlib import Path
-
     if bundle is None:
         from clr.trainee import load
 

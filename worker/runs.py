@@ -11,6 +11,7 @@ from clr.run import Curve, Plan, Point, Result, Run
 from service.store import jobs, runs
 from service.store.database import Database
 from service.store.jobs import Lease
+from worker.checkpoints import Checkpoints
 from worker.engine import Bundle, Engine
 from worker.errors import Cancelled, HandedBack, LimitReached, LostRun, RunFailed
 
@@ -73,6 +74,7 @@ class Runs:
         resources: of one run.
         spent: steps the job has cost already.
         max_steps, deadline: hard limits; the deadline is in ``time.monotonic`` seconds.
+        checkpoints: where its runs save how they stand.
     """
 
     def __init__(
@@ -88,11 +90,12 @@ class Runs:
         spent: int,
         max_steps: int | None,
         deadline: float | None,
+        checkpoints: Checkpoints,
     ) -> None:
         self.database, self.engine, self.lease, self.lease_s = database, engine, lease, lease_s
         self.stopping, self.trainee, self.resources = stopping, trainee, resources
         self.spent, self.max_steps, self.deadline = spent, max_steps, deadline
-        self.predicted_steps = 1
+        self.checkpoints, self.predicted_steps = checkpoints, 1
         self.bundle: Bundle | None = None
         self._flights: dict[Any, _Flight] = {}
         self._renewed = self._written = 0.0
@@ -178,7 +181,8 @@ class Runs:
         values = run.to_dict()
         with self.database.begin() as session:
             attempt = runs.start(session, self.lease, stage=stage, number=number, params=params, run=values)
-        stream = self.engine.stream(self.trainee, self.bundle, values, attempt, self.resources)
+        checkpoint = self.checkpoints.of(stage, number)
+        stream = self.engine.stream(self.trainee, self.bundle, values, attempt, self.resources, checkpoint)
         self._flights[stream] = _Flight(stage, number, run, params, attempt, stream)
 
     def _ended(self, prune: Prune | None) -> Iterator[tuple[int, Curve]]:
@@ -195,7 +199,7 @@ class Runs:
     def _has_ended(self, flight: _Flight, prune: Prune | None) -> bool:
         """Take the next point of a run; whether there are no more, or none worth waiting for."""
         try:
-            attempt, data = self.engine.next(flight.stream)
+            attempt, restored, data = self.engine.next(flight.stream)
         except StopIteration:
             return True
         except LostRun as error:
@@ -207,7 +211,7 @@ class Runs:
         if attempt == flight.attempt:
             flight.points.append(Point.from_dict(data))
             flight.unwritten.append(data)
-            self.spent += len(data["loss"])
+            self.spent += 0 if restored else len(data["loss"])
             if prune is not None and 0 < flight.steps < flight.run.steps and data["metric"] is not None:
                 flight.pruned = prune(
                     flight.number, [(p.step, p.metric) for p in flight.points if p.metric is not None]
@@ -217,7 +221,7 @@ class Runs:
         return flight.pruned
 
     def _start_over(self, flight: _Flight, error: LostRun) -> None:
-        """A run whose process or node was lost begins again, as a new attempt."""
+        """A run whose process or node was lost begins again, as a new attempt, from its checkpoint if it has one."""
         log.warning("run lost: job=%s %s: %s", self.lease.job_id, flight.identity, error)
         del self._flights[flight.stream]
         if flight.attempt >= ATTEMPTS:
