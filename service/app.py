@@ -12,9 +12,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from service import problems
+from service.access.guard import Guard, is_loopback
+from service.access.principal import Register
+from service.access.rights import OPEN
 from service.body_limit import BodyLimit
 from service.external.job import expire_all
-from service.routes import bounds, code, dashboard, events, external, health, jobs, recommendations, results, tasks
+from service.routes import audit, bounds, code, dashboard, events, external, health, jobs, recommendations, results, tasks
 from service.settings import Settings
 from service.store.database import Database, is_migrated
 
@@ -34,6 +37,11 @@ class _Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
         document["components"]["schemas"].update(problems.schemas())
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        for path in document["paths"].keys() - OPEN:
+            for operation in document["paths"][path].values():
+                operation["security"] = [{"token": []}, {}]  # none is asked for while none exists
+                operation["responses"] |= {str(s): r for s, r in problems.responses(401, 403, 429).items()}
         return document
 
 
@@ -75,8 +83,12 @@ def create_app(settings: Settings) -> FastAPI:
         routes=dashboard.routes(settings.database_url),
     )
     app.state.settings = settings
+    app.state.register = Register()
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit, code_limit_bytes=settings.code_limit)
+    app.add_middleware(
+        Guard, register=app.state.register, may_be_open=is_loopback(settings.host), per_s=settings.rate_limit
+    )
     problems.install(app)
-    for module in (jobs, events, results, external, recommendations, bounds, tasks, code, health):
+    for module in (jobs, events, results, external, recommendations, bounds, tasks, code, audit, health):
         app.include_router(module.router)
     return app

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from service import token_commands
+from service.terminal import AsJson, say, settings
+
 if TYPE_CHECKING:
     from clr.client import Client, Job
-    from service.settings import Settings
 
 app = typer.Typer(
     help="Learning-rate bounds as a service: base_lr, max_lr and stepsize, with the evidence for them.",
@@ -22,9 +24,10 @@ app = typer.Typer(
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as printed by submit.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: CLR_HOST or 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0: a free one.  [default: CLR_PORT or 8000]")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, whatever standard output is.")]
 Tag = Annotated[str | None, typer.Option(help="Its tag in an event file.  [default: for lr and loss the usual ones]")]
 INTERRUPTED = 130
+
+app.add_typer(token_commands.app, name="token")
 
 
 @app.command()
@@ -32,7 +35,7 @@ def serve(host: Host = None, port: Port = None) -> None:
     """Run everything on this machine: API, a worker with its own Ray, and an SQLite database."""
     from service.serving import serve
 
-    serve(_settings(host=host, port=port), say=_say)
+    serve(settings(host=host, port=port), say=say)
 
 
 @app.command()
@@ -44,7 +47,7 @@ def api(
     """Run the API alone; any number of them share one database."""
     from service.serving import run_api
 
-    run_api(_settings(host=host, port=port), fd)
+    run_api(settings(host=host, port=port), fd)
 
 
 @app.command()
@@ -56,9 +59,12 @@ def worker() -> None:
 @app.command()
 def migrate() -> None:
     """Create the database's tables, or bring them up to date."""
+    from service.serving import adopt_bootstrap_token
     from service.store.database import migrate
 
-    migrate(_settings().database_url)
+    given = settings()
+    migrate(given.database_url)
+    adopt_bootstrap_token(given)
 
 
 @app.command()
@@ -83,7 +89,7 @@ def submit(
         if not wait:
             typer.echo(job.id)
             return
-        _say(f"job {job.id}")
+        say(f"job {job.id}")
         _follow(job, json)
 
 
@@ -187,7 +193,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int = 1) -> int:
-    _say(f"error: {' '.join(message.split())}")
+    say(f"error: {' '.join(message.split())}")
     return code
 
 
@@ -196,23 +202,6 @@ def _sentence(error: Exception) -> str:
     own = type(error).__module__.split(".")[0] in ("clr", "service") or isinstance(error, OSError)
     cause = getattr(error, "orig", None) or error  # without the statement that SQLAlchemy adds
     return str(cause) if own else f"{type(cause).__name__}: {cause}"
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-def _settings(**given: Any) -> "Settings":
-    from pydantic import ValidationError
-
-    from service.settings import Settings
-
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "_".join(map(str, first["loc"])).upper()
-        raise typer.TyperException(f"CLR_{name}: {first['msg']}, but got {first['input']!r}") from error
 
 
 def _client() -> "Client":
@@ -227,7 +216,7 @@ def _follow(job: "Job", json: bool) -> None:
     try:
         job.wait(progress=True)
     except KeyboardInterrupt:
-        _say(f"stopped watching; the job goes on: clr watch {job.id}")
+        say(f"stopped watching; the job goes on: clr watch {job.id}")
         raise
     if job.state != "succeeded":
         reason = job.document.get("error")

@@ -13,10 +13,10 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from service.store.errors import Busy, Conflict, NotFound
+from service.store.errors import Busy, Conflict, LimitReached, NotFound
 
 SHOWN_CHARS = 200
 SHOWN_ITEMS = 20
@@ -98,6 +98,14 @@ def problem(
 def install(app: FastAPI) -> None:
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
+
+
+def answer(request: Request, exc: Exception) -> Response:
+    """The answer to an exception outside the routes; a bug's is raised on."""
+    for kind in type(exc).__mro__:
+        if kind in _HANDLERS and kind is not Exception:
+            return _HANDLERS[kind](request, exc)
+    raise exc
 
 
 def shown(value: Any, depth: int = 3) -> Any:
@@ -188,6 +196,10 @@ def _conflict(request: Request, exc: Exception) -> ProblemResponse:
     return problem(request, 409, str(exc))
 
 
+def _too_many(request: Request, exc: Exception) -> ProblemResponse:
+    return problem(request, 429, str(exc), headers={"Retry-After": "10"})
+
+
 def _unavailable(request: Request, exc: Exception) -> ProblemResponse:
     return problem(request, 503, "the database does not answer; try again in a moment", headers={"Retry-After": "2"})
 
@@ -215,6 +227,7 @@ _HANDLERS = {
     NotFound: _not_found,
     Conflict: _conflict,
     Busy: _busy,
+    LimitReached: _too_many,
     OperationalError: _unavailable,
     InterfaceError: _unavailable,
     PoolTimeout: _unavailable,

@@ -62,6 +62,7 @@ class JobView(BaseModel):
     cost: JobCost
     error: str | None = Field(description="why it failed")
     cancel_requested: bool
+    submitted_by: str | None = Field(description="name of the token it was submitted with; null without one")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -283,6 +284,19 @@ class CodeView(BaseModel):
     @classmethod
     def of(cls, row: CodeRow) -> Self:
         return cls(sha256=row.digest, size=row.size, files=row.files, created_at=row.created_at)
+
+
+class Act(BaseModel):
+    """Something that somebody did."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    at: datetime
+    token: str | None = Field(description="name of the token; null: on the service's machine, without one")
+    action: str = Field(examples=["submit"])
+    job_id: str | None = Field(examples=[JOB_ID])
+    detail: str | None
 
 
 class Alive(BaseModel):

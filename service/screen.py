@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import typer
@@ -27,6 +28,22 @@ def document(values: Mapping[str, Any], as_json: bool) -> None:
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             table.add_row(name, Text(shown))
     Console().print(table)
+
+
+def rows(values: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Records with the same fields, one a line."""
+    shown = [{name: _plain(value) for name, value in row.items()} for row in values]
+    if _for_machines(as_json):
+        data(shown)
+        return
+    table = _table(*(shown[0] if shown else []))
+    for row in shown:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    Console().print(table)
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat(timespec="seconds").replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 
 def tasks(values: Sequence[Mapping[str, Any]], as_json: bool) -> None:

@@ -4,6 +4,7 @@ import errno
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import closing
 
 from service.settings import Settings
 from service.supervisor import Child, Supervisor
@@ -23,6 +24,8 @@ def serve(settings: Settings, say: Callable[[str], object]) -> None:
 
     with listen(settings.host, settings.port) as listener:
         migrate(settings.database_url)
+        adopt_bootstrap_token(settings)
+        check_tokens(settings.database_url, listener)
         fd = listener.fileno()
         api = Child("the API", [*_PYTHON, "service.cli", "api", "--fd", str(fd)], pass_fds=[fd])
         say(f"clr is at {address(listener)} (Ctrl-C stops it)")
@@ -39,15 +42,16 @@ def run_api(settings: Settings, fd: int | None = None) -> None:
 
     check_schema(settings.database_url)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    listener = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
-    config = uvicorn.Config(
-        create_app(settings),
-        log_level=settings.log_level,
-        access_log=settings.log_level == "debug",
-        timeout_graceful_shutdown=GRACE_S,
-    )
-    server = uvicorn.Server(config)
-    server.run(sockets=[listener])
+    with listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd) as listener:
+        check_tokens(settings.database_url, listener)
+        config = uvicorn.Config(
+            create_app(settings.model_copy(update={"host": listener.getsockname()[0]})),
+            log_level=settings.log_level,
+            access_log=settings.log_level == "debug",
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        server = uvicorn.Server(config)
+        server.run(sockets=[listener])
     if not server.started:
         raise CannotServe("the API could not be started; the lines above say why")
 
@@ -56,12 +60,39 @@ def check_schema(database_url: str) -> None:
     """Refuse to start on a database that is not migrated, or that does not answer."""
     from service.store.database import Database, is_migrated
 
-    database = Database(database_url)
-    try:
+    with closing(Database(database_url)) as database:
         if not is_migrated(database):
             raise CannotServe("the database is not at the newest migration: run `clr migrate` first")
-    finally:
-        database.dispose()
+
+
+def adopt_bootstrap_token(settings: Settings) -> None:
+    """Store the token of ``bootstrap_token_file``, if there is such a file and it is not stored yet."""
+    if settings.bootstrap_token_file is None:
+        return
+    from service.store import audit, tokens
+    from service.store.database import Database
+
+    token = settings.bootstrap_token_file.read_text(encoding="utf-8").strip()
+    with closing(Database(settings.database_url)) as database, database.begin() as session:
+        if tokens.adopt(session, token):
+            audit.record(session, None, "token create", detail=f"{tokens.BOOTSTRAP} (admin)")
+
+
+def check_tokens(database_url: str, listener: socket.socket) -> None:
+    """Refuse to be reached from elsewhere as long as anybody would be let in."""
+    from service.access.guard import is_loopback
+    from service.store import tokens
+    from service.store.database import Database
+
+    host = listener.getsockname()[0]
+    if is_loopback(host):
+        return
+    with closing(Database(database_url)) as database, database.read() as session:
+        if not tokens.any_exist(session):
+            raise CannotServe(
+                f"listening on {host} would let anybody who reaches it train here: make a token first "
+                "(clr token create --role admin --name NAME), or listen on 127.0.0.1"
+            )
 
 
 def listen(host: str, port: int) -> socket.socket:

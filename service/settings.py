@@ -34,4 +34,11 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between a run's checkpoints; 0: none")
     cpus: int | None = Field(None, ge=1, description="CPUs of embedded Ray; unset: all")
     body_limit: int = Field(2**20, ge=1, description="bytes a request's body may have")
+    rate_limit: float = Field(
+        100, gt=0, allow_inf_nan=False, description="requests a second of one token, to each API process"
+    )
+    queued_limit: int = Field(1000, ge=1, description="jobs that one token may have queued")
+    bootstrap_token_file: Path | None = Field(
+        None, description="file with the token of the administrator `bootstrap`, stored by clr migrate and clr serve"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")

@@ -9,7 +9,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from service.problems import responses
-from service.routes.parameters import DatabaseOfApp, JobId
+from service.routes.parameters import DatabaseOfApp, JobId, StillAdmitted
 from service.store import events, jobs
 from service.store.database import Database
 from service.store.errors import NotFound
@@ -47,6 +47,7 @@ def _since(database: Database, job_id: str, last_id: int) -> tuple[Sequence[Any]
 async def stream(
     database: DatabaseOfApp,
     job_id: Annotated[str, Depends(_existing)],
+    still_admitted: StillAdmitted,
     last_event_id: Annotated[
         int, Header(ge=0, lt=2**63, description="id of the last event seen: the stream goes on after it")
     ] = 0,
@@ -55,6 +56,8 @@ async def stream(
     done = False
     while not done:
         found, done = await run_in_threadpool(_since, database, job_id, last_event_id)
+        if not await still_admitted():
+            return
         for event in found:
             last_event_id = int(event.id)
             yield event

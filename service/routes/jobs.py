@@ -12,9 +12,9 @@ from service import submission
 from service.cursors import LIMIT, JobCursor, Limit, split
 from service.external.study import settle
 from service.problems import responses
-from service.routes.parameters import NO_NUL, DatabaseOfApp, JobId, SettingsOfApp
+from service.routes.parameters import NO_NUL, DatabaseOfApp, JobId, SettingsOfApp, Who
 from service.schemas import DryRun, JobView, Page, PredictedCost, State
-from service.store import jobs, studies
+from service.store import audit, jobs, studies
 from service.store.errors import Conflict
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -67,6 +67,8 @@ IdempotencyKey = Annotated[
 )
 def submit(
     database: DatabaseOfApp,
+    settings: SettingsOfApp,
+    who: Who,
     response: Response,
     spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
     idempotency_key: IdempotencyKey = None,
@@ -80,7 +82,7 @@ def submit(
         predicted = PredictedCost.model_validate(asdict(cost.predict(spec, schema)))
         return JSONResponse(DryRun(spec=document, cost=predicted).model_dump(mode="json"))
     with database.begin() as session:
-        job, _ = jobs.submit(
+        job, is_new = jobs.submit(
             session,
             spec=document,
             name=spec.name,
@@ -90,7 +92,11 @@ def submit(
             priority=spec.priority,
             idempotency_key=idempotency_key,
             idempotency_digest=idempotency_key and submission.digest(spec),
+            submitted_by=who.name,
+            queued_limit=settings.queued_limit,
         )
+        if is_new:
+            audit.record(session, who.name, "submit", job_id=job.id)
         view = JobView.of(job)
     response.headers["Location"] = view.links.self
     return view
@@ -120,10 +126,11 @@ def show(database: DatabaseOfApp, job_id: JobId) -> JobView:
 
 
 @router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=responses(404, 409, 413, 422, 503))
-def cancel(database: DatabaseOfApp, job_id: JobId) -> JobView:
+def cancel(database: DatabaseOfApp, who: Who, job_id: JobId) -> JobView:
     """Work stops within seconds; what was found stays. A job that is finished already is a 409."""
     with database.begin() as session:
         job = jobs.request_cancel(session, job_id)
+        audit.record(session, who.name, "cancel", job_id=job_id)
     if job.mode == "external":  # a worker closes the study of a managed one
         settle(database, job_id)
     return JobView.of(job)
@@ -135,7 +142,7 @@ def cancel(database: DatabaseOfApp, job_id: JobId) -> JobView:
     summary="Delete a finished job",
     responses=responses(404, 409, 413, 422, 503),
 )
-def delete(database: DatabaseOfApp, settings: SettingsOfApp, job_id: JobId) -> None:
+def delete(database: DatabaseOfApp, settings: SettingsOfApp, who: Who, job_id: JobId) -> None:
     """Delete a job with all that belongs to it, its study too. One that is not finished is a 409."""
     with database.read() as session:
         state = jobs.get(session, job_id).state
@@ -145,3 +152,4 @@ def delete(database: DatabaseOfApp, settings: SettingsOfApp, job_id: JobId) -> N
     studies.delete(settings.database_url, job_id)
     with database.begin() as session:
         jobs.delete(session, job_id)
+        audit.record(session, who.name, "delete", job_id=job_id)

@@ -1,9 +1,12 @@
 """Parameters that several routes share."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
+from starlette.concurrency import run_in_threadpool
 
+from service.access.principal import Principal, Register
 from service.settings import Settings
 from service.store.database import Database
 from service.store.errors import NotFound
@@ -27,6 +30,25 @@ async def _job_id(job_id: Annotated[str, Path(description="the job's id")]) -> s
     return job_id
 
 
+async def _principal(request: Request) -> Principal:
+    principal: Principal = request.state.principal
+    return principal
+
+
+async def _still_admitted(request: Request) -> Callable[[], Awaitable[bool]]:
+    register: Register = request.app.state.register
+
+    async def still_admitted() -> bool:
+        if not register.is_fresh:
+            await run_in_threadpool(register.refresh, request.app.state.database)
+        return register.holds(request.state.principal)
+
+    return still_admitted
+
+
 DatabaseOfApp = Annotated[Database, Depends(_database)]
 SettingsOfApp = Annotated[Settings, Depends(_settings)]
+Who = Annotated[Principal, Depends(_principal)]
+StillAdmitted = Annotated[Callable[[], Awaitable[bool]], Depends(_still_admitted)]
+"""Asks whether the token that began a long answer is still in force."""
 JobId = Annotated[str, Depends(_job_id)]

@@ -82,6 +82,8 @@ class Database:
         """Close the idle connections."""
         self._engine.dispose()
 
+    close = dispose
+
 
 def database_url(url: str) -> URL:
     """``url`` with its driver; only a SQLite file and PostgreSQL will do."""

@@ -17,6 +17,10 @@ class IdempotencyMismatch(Conflict):
     """An idempotency key came again with another request."""
 
 
+class LimitReached(StoreError):
+    """A token has all that it may have at once; later there may be room again."""
+
+
 class LeaseLost(StoreError):
     """The job is no longer this worker's: stop the work, and write nothing more."""
 

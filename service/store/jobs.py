@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session, defer
 from service.store import events
 from service.store.clock import now, now_s
 from service.store.database import changed
-from service.store.errors import Conflict, IdempotencyMismatch, LeaseLost, NotFound
+from service.store.errors import Conflict, IdempotencyMismatch, LeaseLost, LimitReached, NotFound
 from service.store.ids import new_id
 from service.store.models import Job, RunRow
+from service.store.tokens import hold
 
 Found = TypeVar("Found")
 
@@ -46,12 +47,20 @@ def submit(
     priority: int = 0,
     idempotency_key: str | None = None,
     idempotency_digest: str | None = None,
+    submitted_by: str | None = None,
+    queued_limit: int | None = None,
 ) -> tuple[Job, bool]:
-    """Store a job, or find the one stored earlier under the same key; whether it is new."""
+    """Store a job, or find the one stored earlier under the same key; whether it is new.
+
+    ``queued_limit``: how many jobs the token ``submitted_by`` may have queued.
+    """
     if earlier := _earlier(session, idempotency_key, idempotency_digest):
         return earlier, False
+    if submitted_by is not None and queued_limit is not None:
+        _check_queued(session, submitted_by, queued_limit)
     job = Job(id=new_id(), spec=spec, name=name, task=task, optimizer=optimizer, mode=mode, priority=priority)
     job.idempotency_key, job.idempotency_digest = idempotency_key, idempotency_digest
+    job.submitted_by = submitted_by
     try:
         with session.begin_nested():
             session.add(job)
@@ -61,6 +70,16 @@ def submit(
         raise
     events.emit(session, job.id, "state", {"state": "queued"})
     return job, True
+
+
+def _check_queued(session: Session, token: str, limit: int) -> None:
+    hold(session, token)
+    mine = select(Job.id).where(Job.submitted_by == token, WAITING).limit(limit)
+    if session.scalar(select(func.count()).select_from(mine.subquery())) == limit:
+        raise LimitReached(
+            f"a token may have {limit} jobs queued (CLR_QUEUED_LIMIT), and {token!r} has that many: "
+            "submit again when some have begun, or cancel some"
+        )
 
 
 def _earlier(session: Session, key: str | None, digest: str | None) -> Job | None:

@@ -44,6 +44,7 @@ class Job(Base):
     lease_until: Mapped[float | None] = mapped_column(Float(53))
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     idempotency_digest: Mapped[str | None]
+    submitted_by: Mapped[str | None]  # a token's name; null where there were no tokens
     created_at: Mapped[datetime] = mapped_column(default=now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -55,6 +56,7 @@ class Job(Base):
         Index(None, "name", "id"),
         Index(None, "task", "state", "id"),
         Index(None, "name", "state", "id"),
+        Index(None, "submitted_by", "state"),
     )
 
 
@@ -165,3 +167,30 @@ class WorkerRow(Base):
     slots: Mapped[dict[str, Any]]
     seen_at: Mapped[float] = mapped_column(Float(53))
     started_at: Mapped[datetime]
+    metrics: Mapped[dict[str, Any] | None]
+
+
+class TokenRow(Base):
+    """Somebody's right to use the service. A revoked one stays, so that its name keeps meaning one holder."""
+
+    __tablename__ = "clr_tokens"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[str]
+    digest: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=now())
+    used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class AuditRow(Base):
+    """Something that somebody did. It outlives its job and its token."""
+
+    __tablename__ = "clr_audit"
+
+    id: Mapped[int] = mapped_column(Big, primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=now())
+    token: Mapped[str | None]
+    action: Mapped[str]
+    job_id: Mapped[str | None]
+    detail: Mapped[str | None]

@@ -62,6 +62,14 @@ def test_a_password_must_be_given_and_none_is_in_the_file() -> None:
         assert "${CLR_DB_PASSWORD:?" in text
 
 
+def test_the_first_token_is_a_secret_that_migrating_stores() -> None:
+    (secret,) = service("migrate")["secrets"]
+    assert service("migrate")["environment"]["CLR_BOOTSTRAP_TOKEN_FILE"] == f"/run/secrets/{secret}"
+    assert list(COMPOSE["secrets"]) == [secret]
+    assert resolve(COMPOSE["secrets"][secret]["file"]) == "./clr-token"
+    assert "clr-token" in (ROOT / ".gitignore").read_text().splitlines()
+
+
 def test_nothing_starts_before_the_database_is_migrated() -> None:
     assert service("migrate")["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     assert service("postgres")["healthcheck"]["test"][1] == "pg_isready"

@@ -23,6 +23,7 @@ def test_every_setting_is_in_the_table_and_no_other() -> None:
 
 def test_every_command_shown_exists() -> None:
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    commands |= {str(group.name) for group in app.registered_groups}
     shown = set(re.findall(r"^clr (\w+)", README, re.MULTILINE)) | set(re.findall(r"`clr (\w+)", README))
     assert shown
     assert shown <= commands

@@ -1,9 +1,12 @@
 """The API on a real server, over a real database, and a worker's hand to write what a job finds."""
 
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from service import cli
 from service.app import create_app
 from service.settings import Settings
 from service.store import jobs, recommendations, runs, workers
@@ -28,6 +32,37 @@ DIGITS = {
     "required": [],
     "additionalProperties": False,
 }
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs ``clr`` with its arguments and standard input."""
+
+    def run(*args: str, stdin: str = "", terminal: bool = False) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["clr", *args])
+        monkeypatch.setattr(sys, "stdin", StringIO(stdin))
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert isinstance(caught.value.code, int | None)
+        return Ran(caught.value.code or 0, out, err)
+
+    return run
+
+
+def is_one_error_line(ran: Ran) -> bool:
+    return ran.code > 0 and ran.out == "" and ran.err.startswith("error: ") and ran.err.count("\n") == 1
 
 
 class _Server(uvicorn.Server):

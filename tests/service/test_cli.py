@@ -7,8 +7,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,12 @@ from clr.client import Client
 from service import cli
 from service.store import jobs, recommendations, workers
 from service.store.database import Database, is_migrated
+from tests.service.conftest import Ran, Run, is_one_error_line
 
-COMMANDS = ["serve", "api", "worker", "migrate", "submit", "watch", "show", "recommend", "cancel", "tasks", "analyze"]
+COMMANDS = [
+    *("serve", "api", "worker", "migrate", "submit", "watch", "show", "recommend", "cancel", "tasks", "analyze"),
+    "token",
+]
 DIGITS = {
     "name": "digits",
     "doc": "Handwritten digits.\n\nFrom scikit-learn.",
@@ -53,33 +55,6 @@ FOUND = {
     },
     "cost": {"steps": 100, "seconds": 1.0, "relative_to_one_training": 1.0},
 }
-
-
-@dataclass
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs ``clr`` with its arguments and standard input."""
-
-    def run(*args: str, stdin: str = "", terminal: bool = False) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["clr", *args])
-        monkeypatch.setattr(sys, "stdin", StringIO(stdin))
-        monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert isinstance(caught.value.code, int | None)
-        return Ran(caught.value.code or 0, out, err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +108,6 @@ def finish(store: Database, end: Callable[..., None], *args: Any) -> None:
     with store.begin() as session:
         recommendations.put(session, lease, FOUND | {"job_id": job.id}, task="digits", optimizer="SGD")
         end(session, lease, *args)
-
-
-def is_one_error_line(ran: Ran) -> bool:
-    return ran.code > 0 and ran.out == "" and ran.err.startswith("error: ") and ran.err.count("\n") == 1
 
 
 def test_help_lists_every_command(run: Run) -> None:
