@@ -38,6 +38,7 @@ class Settings(BaseSettings):
         100, gt=0, allow_inf_nan=False, description="requests a second of one token, to each API process"
     )
     queued_limit: int = Field(1000, ge=1, description="jobs that one token may have queued")
+    running_limit: int | None = Field(None, ge=1, description="jobs of one token that run at once; unset: no limit")
     bootstrap_token_file: Path | None = Field(
         None, description="file with the token of the administrator `bootstrap`, stored by clr migrate and clr serve"
     )

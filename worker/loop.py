@@ -78,7 +78,12 @@ class Worker:
 
     def _claim(self) -> bool:
         with self.database.begin() as session:
-            claimed = jobs.claim(session, owner=self.owner, lease_s=self.settings.lease_s)
+            claimed = jobs.claim(
+                session,
+                owner=self.owner,
+                lease_s=self.settings.lease_s,
+                running_limit=self.settings.running_limit,
+            )
             if claimed is None:
                 return False
             job, lease = claimed

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session, aliased, defer
 
 from service.store import events
 from service.store.clock import now, now_s
@@ -127,10 +127,18 @@ def listing(*, state: str | None, task: str | None, name: str | None, limit: int
 
 
 # queued -> running; running -> running under a new owner once the lease has run out
-def claim(session: Session, *, owner: str, lease_s: float) -> tuple[Job, Lease] | None:
-    """Take the job of highest priority, the oldest among equals; None when there is none to take."""
-    while (found := _candidate(session)) is not None:
-        same = (Job.id == found.id, Job.epoch == found.epoch, or_(WAITING, ABANDONED))
+def claim(
+    session: Session, *, owner: str, lease_s: float, running_limit: int | None = None
+) -> tuple[Job, Lease] | None:
+    """Take the job of highest priority, the oldest among equals; None when there is none to take.
+
+    ``running_limit``: how many jobs of one token may run at once.
+    """
+    waiting = WAITING if running_limit is None else and_(WAITING, _has_room(running_limit))
+    while (found := _candidate(session, waiting)) is not None:
+        if running_limit is not None and found.submitted_by is not None:
+            hold(session, found.submitted_by)
+        same = (Job.id == found.id, Job.epoch == found.epoch, or_(waiting, ABANDONED))
         mine = {"state": "running", "owner": owner, "epoch": Job.epoch + 1, "lease_until": now_s() + lease_s}
         started = func.coalesce(Job.started_at, now())
         if changed(session, update(Job).where(*same).values(**mine, started_at=started)):
@@ -140,15 +148,22 @@ def claim(session: Session, *, owner: str, lease_s: float) -> tuple[Job, Lease] 
     return None
 
 
-def _candidate(session: Session) -> Row[str, int, int] | None:
+def _has_room(running_limit: int) -> ColumnElement[bool]:
+    other = aliased(Job)
+    mine = select(other.submitted_by).where(other.state == "running", other.submitted_by.is_not(None))
+    full = mine.group_by(other.submitted_by).having(func.count() >= running_limit)
+    return or_(Job.submitted_by.is_(None), Job.submitted_by.not_in(full))
+
+
+def _candidate(session: Session, waiting: ColumnElement[bool]) -> Row[str, int, int, str | None] | None:
     # One query each, because no index serves both conditions in the order of priority.
-    found = [session.execute(first(condition)).first() for condition in (WAITING, ABANDONED)]
+    found = [session.execute(first(condition)).first() for condition in (waiting, ABANDONED)]
     return min((row for row in found if row), key=lambda row: (-row.priority, row.id), default=None)
 
 
-def first(condition: ColumnElement[bool]) -> Select[str, int, int]:
+def first(condition: ColumnElement[bool]) -> Select[str, int, int, str | None]:
     """The query for the job to claim first among those that ``condition`` holds for."""
-    query = select(Job.id, Job.priority, Job.epoch).where(Job.mode == "managed", condition)
+    query = select(Job.id, Job.priority, Job.epoch, Job.submitted_by).where(Job.mode == "managed", condition)
     return query.order_by(Job.priority.desc(), Job.id).limit(1).with_for_update(skip_locked=True)
 
 

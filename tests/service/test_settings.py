@@ -21,6 +21,8 @@ def test_the_defaults_serve_one_machine() -> None:
     assert (settings.host, settings.port, settings.ray_address) == ("127.0.0.1", 8000, None)
     assert (settings.allow_code, settings.lease_s, settings.poll_s) == (False, 10.0, 0.5)
     assert (settings.code_limit, settings.code_requirements) == (2**24, "refuse")
+    assert (settings.rate_limit, settings.queued_limit, settings.running_limit) == (100, 1000, None)
+    assert settings.bootstrap_token_file is None
     assert (settings.cpus, settings.body_limit, settings.log_level) == (None, 2**20, "info")
 
 
@@ -33,7 +35,17 @@ def test_the_database_is_in_the_home_unless_said_otherwise(monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "70000"), ("LEASE_S", "0"), ("POLL_S", "-1"), ("CPUS", "0"), ("BODY_LIMIT", "0"), ("LOG_LEVEL", "loud")],
+    [
+        ("PORT", "70000"),
+        ("LEASE_S", "0"),
+        ("POLL_S", "-1"),
+        ("CPUS", "0"),
+        ("BODY_LIMIT", "0"),
+        ("LOG_LEVEL", "loud"),
+        ("RATE_LIMIT", "0"),
+        ("QUEUED_LIMIT", "0"),
+        ("RUNNING_LIMIT", "0"),
+    ],
 )
 def test_a_value_that_breaks_its_rule_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"CLR_{name}", value)

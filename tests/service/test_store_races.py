@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text, update
 
-from service.store import events, jobs, recommendations, runs, workers
+from service.store import events, jobs, recommendations, runs, tokens, workers
 from service.store.clock import now_s
 from service.store.database import Database
-from service.store.errors import IdempotencyMismatch, LeaseLost
+from service.store.errors import IdempotencyMismatch, LeaseLost, LimitReached
 from service.store.jobs import Lease
 from service.store.models import Job
 
@@ -37,17 +37,17 @@ def submit(database: Database, **given: Any) -> tuple[str, bool]:
         return job.id, created
 
 
-def claim(database: Database, owner: str, lease_s: float = 60) -> Lease | None:
+def claim(database: Database, owner: str, lease_s: float = 60, running_limit: int | None = None) -> Lease | None:
     with database.begin() as session:
-        found = jobs.claim(session, owner=owner, lease_s=lease_s)
+        found = jobs.claim(session, owner=owner, lease_s=lease_s, running_limit=running_limit)
         return found and found[1]
 
 
-def claim_all(database: Database, owner: str) -> list[Lease]:
+def claim_all(database: Database, owner: str, running_limit: int | None = None) -> list[Lease]:
     leases = []
     misses = 0
     while misses < 3:  # on PostgreSQL a job that another is just taking is passed over
-        lease = claim(database, owner)
+        lease = claim(database, owner, running_limit=running_limit)
         misses = 0 if lease else misses + 1
         leases += [lease] if lease else []
     return leases
@@ -97,8 +97,8 @@ def test_claim_is_lost_when_another_worker_won(database: Database, monkeypatch: 
     look = jobs._candidate
     winners: list[str] = []
 
-    def look_and_be_slow(session: Any) -> Any:
-        found = look(session)
+    def look_and_be_slow(session: Any, waiting: Any) -> Any:
+        found = look(session, waiting)
         if not winners:  # another worker's claim, between this one's look and its update
             won = update(Job).where(Job.id == first).values(state="running", epoch=1, owner="faster")
             session.execute(won)
@@ -252,3 +252,38 @@ def test_a_recommendation_is_replaced_whole(database: Database) -> None:
         row = recommendations.get(session, lease.job_id)
     assert row is not None
     assert {row.source, row.task, row.optimizer, row.document["source"]} == {row.source}
+
+
+def test_a_token_never_has_more_jobs_queued_than_it_may(database: Database) -> None:
+    with database.begin() as session:
+        tokens.create(session, "ann", "submit")
+
+    def try_to_submit() -> bool:
+        try:
+            return submit(database, submitted_by="ann", queued_limit=5)[1]
+        except LimitReached:
+            return False
+
+    assert sum(together(*[try_to_submit] * 16)) == 5
+
+
+def test_a_token_never_has_more_jobs_running_than_it_may_and_others_pass_it(database: Database) -> None:
+    with database.begin() as session:
+        tokens.create(session, "ann", "submit")
+    mine = [submit(database, submitted_by="ann", priority=9)[0] for _ in range(12)]
+    others = [submit(database, submitted_by="bob")[0], submit(database)[0]]
+    claims = together(*(lambda owner=f"worker {n}": claim_all(database, owner, running_limit=2) for n in range(6)))
+    taken = [lease for leases in claims for lease in leases]
+    assert sorted(lease.job_id for lease in taken if lease.job_id not in mine) == sorted(others)
+    first, second = (lease for lease in taken if lease.job_id in mine)
+    assert claim(database, "w", running_limit=2) is None
+    with database.begin() as session:
+        jobs.succeed(session, first)
+    third = claim(database, "w", running_limit=2)
+    assert third is not None
+    assert third.job_id in mine
+    with database.begin() as session:  # taking a job over is not one more
+        session.execute(update(Job).where(Job.id == second.job_id).values(lease_until=0))
+    again = claim(database, "w", running_limit=2)
+    assert again is not None
+    assert (again.job_id, again.epoch) == (second.job_id, 2)
