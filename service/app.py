@@ -17,7 +17,21 @@ from service.access.principal import Register
 from service.access.rights import OPEN
 from service.body_limit import BodyLimit
 from service.external.job import expire_all
-from service.routes import audit, bounds, code, dashboard, events, external, health, jobs, recommendations, results, tasks
+from service.metrics import Measure, Metrics
+from service.routes import (
+    audit,
+    bounds,
+    code,
+    dashboard,
+    events,
+    external,
+    health,
+    jobs,
+    metrics,
+    recommendations,
+    results,
+    tasks,
+)
 from service.settings import Settings
 from service.store.database import Database, is_migrated
 
@@ -84,11 +98,13 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.register = Register()
+    app.state.metrics = Metrics(lambda: app.state.database)
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit, code_limit_bytes=settings.code_limit)
     app.add_middleware(
         Guard, register=app.state.register, may_be_open=is_loopback(settings.host), per_s=settings.rate_limit
     )
+    app.add_middleware(Measure, metrics=app.state.metrics)
     problems.install(app)
-    for module in (jobs, events, results, external, recommendations, bounds, tasks, code, audit, health):
+    for module in (jobs, events, results, external, recommendations, bounds, tasks, code, audit, health, metrics):
         app.include_router(module.router)
     return app

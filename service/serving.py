@@ -38,14 +38,17 @@ def run_api(settings: Settings, fd: int | None = None) -> None:
     import optuna
     import uvicorn
 
+    from service import logs
     from service.app import create_app
 
+    logs.configure(settings)
     check_schema(settings.database_url)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd) as listener:
         check_tokens(settings.database_url, listener)
         config = uvicorn.Config(
             create_app(settings.model_copy(update={"host": listener.getsockname()[0]})),
+            log_config=None,
             log_level=settings.log_level,
             access_log=settings.log_level == "debug",
             timeout_graceful_shutdown=GRACE_S,

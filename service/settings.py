@@ -42,4 +42,5 @@ class Settings(BaseSettings):
     bootstrap_token_file: Path | None = Field(
         None, description="file with the token of the administrator `bootstrap`, stored by clr migrate and clr serve"
     )
+    log_format: Literal["text", "json"] = Field("text", description="lines for people, or a JSON object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")

@@ -1,12 +1,12 @@
 """Run a worker: ``python -m worker``, which is what ``clr worker`` does."""
 
-import logging
 import signal
 import sys
 from threading import Event
 
 import optuna
 
+from service import logs
 from service.settings import Settings
 from service.store.database import Database, is_migrated
 from worker.checkpoints import sweep
@@ -17,8 +17,7 @@ from worker.loop import Worker
 def main() -> int:
     """Work until SIGTERM or SIGINT; 0 when every job was handed back."""
     settings = Settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logs.configure(settings)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):

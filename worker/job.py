@@ -16,6 +16,7 @@ from clr.recommendation import Cost, Evidence, Recommendation, Source
 from clr.run import fresh_seeds
 from clr.search import Search, best, create_study
 from clr.spec import JobSpec
+from service import logs
 from service.settings import Settings
 from service.store import code, jobs, recommendations, runs, studies
 from service.store.database import Database
@@ -65,6 +66,7 @@ class JobDriver:
 
     def drive(self) -> None:
         """Work until there is nothing left to do, and leave the job in the state it belongs in."""
+        logs.job_id.set(self.lease.job_id)
         try:
             self._work()
             self._end(jobs.succeed)

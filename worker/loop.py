@@ -14,6 +14,7 @@ from service.store.database import Database
 from worker.engine import Engine
 from worker.errors import OUTAGE
 from worker.job import JobDriver
+from worker.measures import MEASURES
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Worker:
             try:
                 if time.monotonic() - seen_at > SEEN_EVERY_S:
                     with self.database.begin() as session:
-                        workers.seen(session, self.owner)
+                        workers.seen(session, self.owner, MEASURES.to_dict())
                     seen_at = time.monotonic()
                 if self._has_room() and self._claim():
                     continue
@@ -88,7 +89,15 @@ class Worker:
                 return False
             job, lease = claimed
             driver = JobDriver(self.database, self.engine, job, lease, settings=self.settings, stopping=self.stopping)
-        log.info("claimed: job=%s epoch=%s", lease.job_id, lease.epoch)
+        if lease.lost_by is not None:
+            MEASURES.lease_lost()
+            log.warning(
+                "taken over from %s, which fell silent: job=%s",
+                lease.lost_by,
+                lease.job_id,
+                extra={"job": lease.job_id},
+            )
+        log.info("claimed: job=%s epoch=%s", lease.job_id, lease.epoch, extra={"job": lease.job_id})
         thread = Thread(target=driver.drive, name=f"job-{lease.job_id}")
         thread.start()
         self._threads.append(thread)

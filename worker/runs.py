@@ -14,6 +14,7 @@ from service.store.jobs import Lease
 from worker.checkpoints import Checkpoints
 from worker.engine import Bundle, Engine
 from worker.errors import Cancelled, HandedBack, LimitReached, LostRun, RunFailed
+from worker.measures import MEASURES
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class _Flight:
     points: list[Point] = field(default_factory=list)
     unwritten: list[dict[str, Any]] = field(default_factory=list)
     pruned: bool = False
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def curve(self) -> Curve:
@@ -260,3 +262,5 @@ class Runs:
             share = min(0.99, self.spent / self.predicted_steps)
             jobs.progress(session, self.lease, stage=stage, progress=share, steps=self.spent)
         self._written = time.monotonic()
+        for flight in ended:
+            MEASURES.run_ended(flight.stage, self._written - flight.began)

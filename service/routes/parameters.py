@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 from starlette.concurrency import run_in_threadpool
 
+from service import logs
 from service.access.principal import Principal, Register
 from service.settings import Settings
 from service.store.database import Database
@@ -27,6 +28,7 @@ async def _settings(request: Request) -> Settings:
 async def _job_id(job_id: Annotated[str, Path(description="the job's id")]) -> str:
     if "\0" in job_id:  # which PostgreSQL refuses to look for
         raise NotFound("no job's id holds a NUL character")
+    logs.job_id.set(job_id)
     return job_id
 
 

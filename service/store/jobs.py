@@ -3,7 +3,7 @@
 queued -> running -> succeeded | failed | cancelled; running -> queued when its worker stops; queued -> cancelled.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, update
@@ -33,6 +33,8 @@ class Lease:
     job_id: str
     epoch: int
     owner: str
+    lost_by: str | None = field(default=None, compare=False)
+    """Who held it before, and let it run out."""
 
 
 # -> queued
@@ -104,6 +106,12 @@ def is_finished(session: Session, job_id: str) -> bool:
     return _existing(session.scalar(select(Job.state).where(Job.id == job_id)), job_id) in FINISHED
 
 
+def unfinished(session: Session) -> dict[str, int]:
+    """How many jobs are queued, and how many run."""
+    number = select(func.count()).select_from(Job)
+    return {state: session.scalar(number.where(Job.state == state)) or 0 for state in ("queued", "running")}
+
+
 def page(
     session: Session,
     *,
@@ -142,7 +150,7 @@ def claim(
         mine = {"state": "running", "owner": owner, "epoch": Job.epoch + 1, "lease_until": now_s() + lease_s}
         started = func.coalesce(Job.started_at, now())
         if changed(session, update(Job).where(*same).values(**mine, started_at=started)):
-            lease = Lease(found.id, found.epoch + 1, owner)
+            lease = Lease(found.id, found.epoch + 1, owner, lost_by=found.owner)
             events.emit(session, found.id, "state", {"state": "running", "epoch": lease.epoch})
             return get(session, found.id), lease
     return None
@@ -155,15 +163,15 @@ def _has_room(running_limit: int) -> ColumnElement[bool]:
     return or_(Job.submitted_by.is_(None), Job.submitted_by.not_in(full))
 
 
-def _candidate(session: Session, waiting: ColumnElement[bool]) -> Row[str, int, int, str | None] | None:
+def _candidate(session: Session, waiting: ColumnElement[bool]) -> Row[str, int, int, str | None, str | None] | None:
     # One query each, because no index serves both conditions in the order of priority.
     found = [session.execute(first(condition)).first() for condition in (waiting, ABANDONED)]
     return min((row for row in found if row), key=lambda row: (-row.priority, row.id), default=None)
 
 
-def first(condition: ColumnElement[bool]) -> Select[str, int, int, str | None]:
+def first(condition: ColumnElement[bool]) -> Select[str, int, int, str | None, str | None]:
     """The query for the job to claim first among those that ``condition`` holds for."""
-    query = select(Job.id, Job.priority, Job.epoch, Job.submitted_by).where(Job.mode == "managed", condition)
+    query = select(Job.id, Job.priority, Job.epoch, Job.submitted_by, Job.owner).where(Job.mode == "managed", condition)
     return query.order_by(Job.priority.desc(), Job.id).limit(1).with_for_update(skip_locked=True)
 
 

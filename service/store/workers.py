@@ -27,9 +27,9 @@ def publish(session: Session, *, owner: str, host: str, slots: dict[str, Any], t
         )
 
 
-def seen(session: Session, owner: str) -> None:
-    """Note that the worker is alive."""
-    changed(session, update(WorkerRow).where(WorkerRow.id == owner).values(seen_at=now_s()))
+def seen(session: Session, owner: str, metrics: dict[str, Any] | None = None) -> None:
+    """Note that the worker is alive, and what it has measured."""
+    changed(session, update(WorkerRow).where(WorkerRow.id == owner).values(seen_at=now_s(), metrics=metrics))
 
 
 def retire(session: Session, owner: str) -> None:
