@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from service import token_commands
+from service import token_commands, upkeep_commands
 from service.terminal import AsJson, say, settings
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ Tag = Annotated[str | None, typer.Option(help="Its tag in an event file.  [defau
 INTERRUPTED = 130
 
 app.add_typer(token_commands.app, name="token")
+app.command()(upkeep_commands.doctor)
 
 
 @app.command()

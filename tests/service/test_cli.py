@@ -22,6 +22,7 @@ from tests.service.conftest import Ran, Run, is_one_error_line
 COMMANDS = [
     *("serve", "api", "worker", "migrate", "submit", "watch", "show", "recommend", "cancel", "tasks", "analyze"),
     "token",
+    "doctor",
 ]
 DIGITS = {
     "name": "digits",
