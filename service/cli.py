@@ -29,6 +29,9 @@ INTERRUPTED = 130
 
 app.add_typer(token_commands.app, name="token")
 app.command()(upkeep_commands.doctor)
+app.command()(upkeep_commands.prune)
+app.command()(upkeep_commands.export)
+app.command("import")(upkeep_commands.import_)
 
 
 @app.command()

@@ -1,11 +1,14 @@
 """What all commands share: settings, and what they say."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from service.settings import Settings
+    from service.store.database import Database
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, whatever standard output is.")]
 
@@ -13,6 +16,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, whatever stand
 def say(line: str) -> None:
     """Tell people; standard output is for results."""
     typer.echo(line, err=True)
+
+
+@contextmanager
+def store() -> Iterator["Database"]:
+    """The settings' database, at the newest migration; a SQLite file is brought there, as clr serve does."""
+    from service.serving import check_schema
+    from service.store.database import Database, migrate
+
+    url = settings().database_url
+    if url.startswith("sqlite"):
+        migrate(url)
+    check_schema(url)
+    with closing(Database(url)) as database:
+        yield database
 
 
 def settings(**given: Any) -> "Settings":

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from service.terminal import AsJson, say, settings
+from service.terminal import AsJson, say, store
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -38,7 +38,7 @@ def listed(json: AsJson = False) -> None:
     from service import screen
     from service.store import tokens
 
-    with _transaction() as session:
+    with store() as database, database.read() as session:
         columns = ("name", "role", "created_at", "used_at", "revoked_at")
         rows = [{column: getattr(row, column) for column in columns} for row in tokens.listed(session)]
     screen.rows(rows, json)
@@ -55,23 +55,10 @@ def revoke(name: Name) -> None:
 
 
 @contextmanager
-def _transaction() -> Iterator["Session"]:
-    from service.serving import check_schema
-    from service.store.database import Database, migrate
-
-    url = settings().database_url
-    if url.startswith("sqlite"):
-        migrate(url)  # as clr serve does, which may not have run yet
-    check_schema(url)
-    with closing(Database(url)) as database, database.begin() as session:
-        yield session
-
-
-@contextmanager
 def _in_force() -> Iterator["Session"]:
     """A transaction after which every API process knows of it."""
     from service.access.principal import LAG_S
 
-    with _transaction() as session:
+    with store() as database, database.begin() as session:
         yield session
     time.sleep(LAG_S)

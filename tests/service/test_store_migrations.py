@@ -2,19 +2,39 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from alembic import command
-from sqlalchemy import Connection, Engine, inspect
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, MetaData, insert, inspect, select
 
 from service.store import jobs, studies
-from service.store.database import Base, Database, alembic_config, connect, database_url, is_migrated, migrate
+from service.store.database import (
+    VERSION_TABLE,
+    Base,
+    Database,
+    alembic_config,
+    connect,
+    database_url,
+    is_migrated,
+    migrate,
+)
 
+REVISIONS = [script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()]
+VALUES: dict[type, Any] = {
+    str: "x",
+    int: 1,
+    float: 0.5,
+    bool: True,
+    object: {"a": 1},
+    datetime: datetime(2026, 1, 2, tzinfo=UTC),
+}
 OURS = {table.name for table in Base.metadata.sorted_tables}
 MIGRATE = """
 import sys
@@ -93,6 +113,43 @@ def test_downgrading_removes_our_tables_and_no_others(database_url: str) -> None
     assert {"alembic_version", "studies", "trials"} <= left
     migrate(database_url)
     assert migrated(database_url)
+
+
+def fill(connection: Connection) -> dict[str, int]:
+    """Put a row into each table of ours as it is now; the number of rows of each."""
+    metadata = MetaData()
+    metadata.reflect(connection, only=lambda name, _: name.startswith("clr_") and name != VERSION_TABLE)
+    for table in metadata.sorted_tables:
+        connection.execute(insert(table), {column.name: VALUES[column.type.python_type] for column in table.columns})
+    return dict.fromkeys(metadata.tables, 1)
+
+
+def rows(connection: Connection, tables: Iterable[str]) -> dict[str, int]:
+    return {table: connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar() or 0 for table in tables}
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_database_of_every_earlier_version_is_brought_up_to_date_with_its_rows(
+    empty_database_url: str, revision: str
+) -> None:
+    url = empty_database_url
+    with transaction(url) as connection:
+        command.upgrade(alembic_config(connection), revision)
+        filled = fill(connection)
+    migrate(url)
+    assert migrated(url)
+    with transaction(url) as connection:
+        command.check(alembic_config(connection))
+        assert rows(connection, filled) == filled
+    with closing(Database(url)) as database, database.read() as session:
+        for model in Base.registry.mappers:  # through the models, too
+            assert len(session.scalars(select(model.class_)).all()) == filled.get(model.class_.__tablename__, 0)
+    with transaction(url) as connection:
+        command.downgrade(alembic_config(connection), revision)
+        assert rows(connection, filled) == filled
+    migrate(url)
+    with transaction(url) as connection:
+        assert rows(connection, filled) == filled
 
 
 def test_a_database_that_holds_studies_already_is_migrated(empty_database_url: str) -> None:
