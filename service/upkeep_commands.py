@@ -67,8 +67,11 @@ def import_(
     file: Annotated[str, typer.Argument(metavar="FILE", help="What clr export printed; - reads standard input.")],
 ) -> None:
     """Store exported jobs under their ids; those that are here already are left as they are."""
+    import optuna
+
     from service import transfer
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     number = {True: 0, False: 0}
     with store() as database, sys.stdin if file == "-" else open(file, encoding="utf-8") as lines:
         for job_id, is_new in transfer.take_in(database, lines):

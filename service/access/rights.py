@@ -5,11 +5,10 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 
 SAFE = ("GET", "HEAD", "OPTIONS")
-OPEN = ("/healthz", "/readyz", "/signin")
-"""Paths for all: probes carry no token, and who signs in has none yet."""
+OPEN = ("/healthz", "/readyz", "/signin", "/assets")
+"""Paths for all, with all below them: probes carry no token, and who signs in on a page has none yet."""
 
-ADMIN = ("/v1/audit", "/v1/code")
-"""Paths for administrators, whatever the method, with all below them."""
+AUDIT, CODE = ("/v1/audit",), ("/v1/code",)
 
 DASHBOARD = ("/dashboard", "/api", "/static")
 """Paths of Optuna's dashboard, which has no rights of its own."""
@@ -17,13 +16,13 @@ DASHBOARD = ("/dashboard", "/api", "/static")
 
 def needed(method: str, path: str) -> str | None:
     """The least role for a request; None where no token is asked for."""
-    if path in OPEN:
+    if _under(path, OPEN):
         return None
-    if _under(path, ADMIN) or method == "DELETE":
+    if _under(path, AUDIT):
         return "admin"
     if method in SAFE:
         return "read"
-    return "admin" if _under(path, DASHBOARD) else "submit"
+    return "admin" if method == "DELETE" or _under(path, CODE + DASHBOARD) else "submit"
 
 
 def changes_studies(method: str, path: str) -> bool:
