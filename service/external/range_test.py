@@ -16,7 +16,7 @@ from service.curve_file import Curve, arguments
 from service.external.job import ExternalJob, attending
 from service.external.reports import LARGEST, RampPoint, RangeTestReport
 from service.problems import InvalidField, InvalidInput
-from service.store import jobs, runs
+from service.store import audit, jobs, runs
 from service.store.database import Database
 from service.store.errors import Conflict
 from service.store.models import RunRow
@@ -27,8 +27,11 @@ POLICY = "recorded_ramp"
 Document = dict[str, Any]
 
 
-def put(database: Database, job_id: str, report: RangeTestReport) -> None:
-    """Record one seed's ramp, in the place of an earlier one of that seed, and recommend what all of them say."""
+def put(database: Database, job_id: str, report: RangeTestReport, *, by: str | None = None) -> None:
+    """Record one seed's ramp, in the place of an earlier one of that seed, and recommend what all of them say.
+
+    ``by``: name of the token that did it.
+    """
     digest = hashlib.sha256(report.model_dump_json().encode()).hexdigest()
     with database.read() as session:
         if any(row.run.get("digest") == digest for row in runs.of_stage(session, job_id, STAGE)):
@@ -43,6 +46,7 @@ def put(database: Database, job_id: str, report: RangeTestReport) -> None:
             )
         _agree(attended, report, others=len(rows) - (earlier is not None))
         _record(attended, report, digest, rows, earlier)
+        audit.record(attended.session, by, "range test", job_id=job_id, detail=f"seed {report.seed}")
         _read(attended, report.direction)
         if attended.spec.search is None and len(rows) + (earlier is None) >= attended.spec.range_test.seeds:
             attended.conclude()

@@ -13,7 +13,7 @@ from service.external.job import ExternalJob, attending
 from service.external.reports import Proposed, Result, TrialReport
 from service.external.study import settle
 from service.problems import InvalidField, InvalidInput
-from service.store import jobs, recommendations, runs, studies
+from service.store import audit, jobs, recommendations, runs, studies
 from service.store.database import Database
 from service.store.errors import Busy, Conflict, LeaseLost
 from service.store.jobs import Lease
@@ -35,8 +35,8 @@ SHOWN = 10
 """Numbers of trials that a message holds."""
 
 
-def ask(database: Database, job_id: str, key: str | None = None) -> Proposed:
-    """The next trial. The same ``key`` again gives the same trial.
+def ask(database: Database, job_id: str, key: str | None = None, *, by: str | None = None) -> Proposed:
+    """The next trial, for the token named ``by``. The same ``key`` again gives the same trial.
 
     Raises:
         Conflict: there is none, or not yet; the message says why.
@@ -54,7 +54,7 @@ def ask(database: Database, job_id: str, key: str | None = None) -> Proposed:
             raise Conflict(over)
         if lease is not None:
             with suppress(LeaseLost):
-                return _propose(database, attended, lease, key)
+                return _propose(database, attended, lease, key, by)
         if time.monotonic() > deadline:
             raise Busy(f"job {job_id}: no turn to ask came within {PATIENCE_S:g} s; ask again")
         time.sleep(PAUSE_S)
@@ -80,7 +80,7 @@ def report(database: Database, job_id: str, number: int, given: TrialReport) -> 
     return prune
 
 
-def tell(database: Database, job_id: str, number: int, result: Result) -> None:
+def tell(database: Database, job_id: str, number: int, result: Result, *, by: str | None = None) -> None:
     """Record how a trial ended, and recommend the best so far; after the last trial the job has succeeded."""
     with database.read() as session:
         job, row = jobs.get(session, job_id), runs.get(session, job_id, STAGE, number)
@@ -89,6 +89,7 @@ def tell(database: Database, job_id: str, number: int, result: Result) -> None:
             row = runs.get(attended.session, job_id, STAGE, number)
             if not _is_told(row, result):
                 _finish(attended, row, result)
+                audit.record(attended.session, by, "tell", job_id=job_id, detail=f"trial {number}")
     settle(database, job_id)  # also when told again: the process that was told first may have died before it came here
 
 
@@ -110,7 +111,7 @@ def _is_over(attended: ExternalJob) -> str | None:
     return reason
 
 
-def _propose(database: Database, attended: ExternalJob, lease: Lease, key: str | None) -> Proposed:
+def _propose(database: Database, attended: ExternalJob, lease: Lease, key: str | None, by: str | None) -> Proposed:
     """Ask the study, with no transaction open, since it writes through connections of its own."""
     job_id = attended.job.id
     try:
@@ -123,6 +124,7 @@ def _propose(database: Database, attended: ExternalJob, lease: Lease, key: str |
         with database.begin() as session:
             jobs.fence(session, lease, lease_until=None)
             runs.start(session, lease, stage=STAGE, number=number, params=proposal.to_dict(), run=run)
+            audit.record(session, by, "ask", job_id=job_id, detail=f"trial {number}")
             now = ExternalJob(session, jobs.get(session, job_id), lease)
             now.spend(STAGE, 0)
             if not attended.trials:

@@ -8,9 +8,9 @@ from starlette.exceptions import HTTPException
 from clr.bundles.archive import REQUIREMENTS, InvalidBundle, check
 from clr.bundles.requirements import REFUSAL
 from service.problems import InvalidField, InvalidInput, responses
-from service.routes.parameters import DatabaseOfApp, SettingsOfApp
+from service.routes.parameters import DatabaseOfApp, SettingsOfApp, Who
 from service.schemas import CodeView
-from service.store import code
+from service.store import audit, code
 
 OFF = "this service takes no code: it would run with all rights of a worker; its admin may set CLR_ALLOW_CODE=true"
 
@@ -54,6 +54,7 @@ Digest = Annotated[
 def upload(
     database: DatabaseOfApp,
     settings: SettingsOfApp,
+    who: Who,
     response: Response,
     sha256: Digest,
     data: Annotated[bytes, Depends(_body)],
@@ -67,6 +68,8 @@ def upload(
         raise InvalidInput(InvalidField.of("body", error.rule, error.value)) from error
     with database.begin() as session:
         row, new = code.put(session, sha256, data, len(names))
+        if new:
+            audit.record(session, who.name, "upload", detail=sha256)
         view = CodeView.of(row)
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/code/{sha256}"

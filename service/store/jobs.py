@@ -11,13 +11,12 @@ from sqlalchemy import delete as delete_from
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased, defer
 
-from service.store import events
+from service.store import events, tokens
 from service.store.clock import now, now_s
 from service.store.database import changed
 from service.store.errors import Conflict, IdempotencyMismatch, LeaseLost, LimitReached, NotFound
 from service.store.ids import new_id
 from service.store.models import Job, RunRow
-from service.store.tokens import hold
 
 Found = TypeVar("Found")
 
@@ -75,7 +74,7 @@ def submit(
 
 
 def _check_queued(session: Session, token: str, limit: int) -> None:
-    hold(session, token)
+    tokens.hold(session, token)
     mine = select(Job.id).where(Job.submitted_by == token, WAITING).limit(limit)
     if session.scalar(select(func.count()).select_from(mine.subquery())) == limit:
         raise LimitReached(
@@ -145,7 +144,7 @@ def claim(
     waiting = WAITING if running_limit is None else and_(WAITING, _has_room(running_limit))
     while (found := _candidate(session, waiting)) is not None:
         if running_limit is not None and found.submitted_by is not None:
-            hold(session, found.submitted_by)
+            tokens.hold(session, found.submitted_by)
         same = (Job.id == found.id, Job.epoch == found.epoch, or_(waiting, ABANDONED))
         mine = {"state": "running", "owner": owner, "epoch": Job.epoch + 1, "lease_until": now_s() + lease_s}
         started = func.coalesce(Job.started_at, now())
@@ -158,7 +157,7 @@ def claim(
 
 def _has_room(running_limit: int) -> ColumnElement[bool]:
     other = aliased(Job)
-    mine = select(other.submitted_by).where(other.state == "running", other.submitted_by.is_not(None))
+    mine = select(other.submitted_by).where(other.mode == "managed", other.state == "running")
     full = mine.group_by(other.submitted_by).having(func.count() >= running_limit)
     return or_(Job.submitted_by.is_(None), Job.submitted_by.not_in(full))
 

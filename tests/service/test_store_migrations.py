@@ -31,6 +31,7 @@ VALUES: dict[type, Any] = {
     str: "x",
     int: 1,
     float: 0.5,
+    bytes: b"zip",
     bool: True,
     object: {"a": 1},
     datetime: datetime(2026, 1, 2, tzinfo=UTC),

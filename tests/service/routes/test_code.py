@@ -48,6 +48,8 @@ def test_code_is_stored_once_and_can_be_asked_for(client: httpx.Client, database
     assert client.get(path(data)).json() == first.json()
     with database.read() as session:
         assert code.data(session, path(data)[-64:]) == data
+    acts = client.get("/v1/audit").json()["items"]
+    assert [(act["action"], act["detail"]) for act in acts] == [("upload", path(data)[-64:])]
 
 
 def test_two_uploads_of_the_same_at_once_store_it_once(client: httpx.Client) -> None:

@@ -61,6 +61,8 @@ def test_a_trainer_of_any_kind_gets_a_recommendation_by_rest_alone(client: httpx
     assert (over.status_code, "search with it" in over.json()["detail"]) == (409, True)
     assert client.put(f"{here}/result", json={"value": 0.8}).status_code == 200
     assert client.put(f"{here}/result", json={"value": 0.7}).status_code == 409
+    acts = [act["action"] for act in client.get("/v1/audit").json()["items"]]
+    assert acts == ["tell", "ask", "tell", "ask", "range test", "submit"]  # each once, however often it was sent
     assert client.delete(path).status_code == 204
 
 
