@@ -19,25 +19,26 @@ def job_html(document: Mapping[str, Any], picture: str | None) -> str:
 
 def range_test_html(document: Mapping[str, Any]) -> str:
     """A range test: its bounds and its picture."""
-    from clr.charts import range_test_svg
+    from clr.charts import range_test_chart, svg
 
     bounds = document.get("bounds") or {}
-    shown = range_test_svg(dict(document)) if any(curve["points"] for curve in document["curves"]) else None
+    shown = svg(range_test_chart(dict(document))) if any(curve["points"] for curve in document["curves"]) else None
     rows = {name: bounds.get(name) for name in ("base_lr", "max_lr", "confidence")}
     return _html("LR range test", rows | {"reasons": "; ".join(bounds.get("reasons", []))}, shown)
 
 
 def recommendation_html(found: "Recommendation") -> str:
     """A recommendation and its schedule."""
-    from clr.charts import schedule_svg
+    from clr.charts import schedule_chart, svg
 
     rows: dict[str, Any] = {name: getattr(found, name) for name in ("policy", "base_lr", "max_lr", "stepsize")}
     rows |= {"confidence": f"{found.confidence}, from the {found.source.replace('_', ' ')}"}
     rows |= {"verdict": found.evidence and found.evidence.verdict}
     rows |= {"reasons": "; ".join(found.reasons), "warnings": "; ".join(found.warnings)}
     shown = None
-    if found.base_lr is not None and found.max_lr is not None and found.stepsize is not None:
-        shown = schedule_svg(found.policy, found.base_lr, found.max_lr, found.stepsize, found.gamma)
+    if found.stepsize is not None:
+        two_cycles = 4 * found.stepsize / found.iterations_per_epoch
+        shown = svg(schedule_chart({"recommended": found.to_dict()}, two_cycles))
     return _html("recommendation", rows, shown)
 
 

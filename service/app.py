@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 from fastapi import FastAPI
+from fastapi.middleware.gzip import GZipMiddleware
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
@@ -18,6 +19,9 @@ from service.access.rights import OPEN
 from service.body_limit import BodyLimit
 from service.external.job import expire_all
 from service.metrics import Measure, Metrics
+from service.pages import compare, job, new
+from service.pages import jobs as job_list
+from service.pages.page import Assets
 from service.routes import (
     audit,
     bounds,
@@ -28,6 +32,7 @@ from service.routes import (
     health,
     jobs,
     metrics,
+    pictures,
     recommendations,
     results,
     tasks,
@@ -38,6 +43,7 @@ from service.store.database import Database, is_migrated
 log = logging.getLogger(__name__)
 
 KEEP_TIME_EVERY_S = 2.0
+SMALLEST_GZIPPED = 1000  # bytes
 
 DESCRIPTION = """
 Submit a training job; read `base_lr`, `max_lr` and `stepsize` for a cyclical learning rate, with the evidence.
@@ -104,7 +110,11 @@ def create_app(settings: Settings) -> FastAPI:
         Guard, register=app.state.register, may_be_open=is_loopback(settings.host), per_s=settings.rate_limit
     )
     app.add_middleware(Measure, metrics=app.state.metrics)
+    app.add_middleware(GZipMiddleware, minimum_size=SMALLEST_GZIPPED, compresslevel=5)
     problems.install(app)
-    for module in (jobs, events, results, external, recommendations, bounds, tasks, code, audit, health, metrics):
+    for module in (jobs, events, results, pictures, external, recommendations, bounds, tasks, code, audit):
         app.include_router(module.router)
+    for other in (health, metrics, job_list, new, job, compare):
+        app.include_router(other.router)
+    app.mount("/assets", Assets())
     return app

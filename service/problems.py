@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from optuna.exceptions import StorageInternalError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -106,6 +106,11 @@ def answer(request: Request, exc: Exception) -> Response:
         if kind in _HANDLERS and kind is not Exception:
             return _HANDLERS[kind](request, exc)
     raise exc
+
+
+def invalid_fields(error: ValidationError, body: Any) -> list[InvalidField]:
+    """What a pydantic model says of a document that breaks its rules."""
+    return [_invalid({**found, "loc": ("body", *found["loc"])}, body) for found in error.errors()]
 
 
 def shown(value: Any, depth: int = 3) -> Any:

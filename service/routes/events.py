@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
@@ -51,8 +51,13 @@ async def stream(
     last_event_id: Annotated[
         int, Header(ge=0, lt=2**63, description="id of the last event seen: the stream goes on after it")
     ] = 0,
+    after: Annotated[
+        int,
+        Query(ge=0, lt=2**63, description="the same for a browser's EventSource, which cannot send the header first"),
+    ] = 0,
 ) -> AsyncIterator[ServerSentEvent]:
     """State, progress, points, trials and recommendations, from the job's first event on; ends with the job."""
+    last_event_id = max(last_event_id, after)
     done = False
     while not done:
         found, done = await run_in_threadpool(_since, database, job_id, last_event_id)

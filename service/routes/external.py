@@ -9,7 +9,7 @@ from service.external.reports import Advice, Proposed, RangeTestReport, Result, 
 from service.problems import responses
 from service.routes.jobs import IdempotencyKey
 from service.routes.parameters import DatabaseOfApp, JobId, Who
-from service.routes.results import range_test_of
+from service.routes.results import range_test_view
 from service.schemas import RangeTestView, TrialView
 from service.store import runs
 
@@ -26,7 +26,7 @@ def put_range_test(database: DatabaseOfApp, who: Who, job_id: JobId, report: Ran
     409 once a trial was asked for: the search goes on around the bounds it began with.
     """
     range_test.put(database, job_id, report, by=who.name)
-    return range_test_of(database, job_id)
+    return range_test_view(database, job_id)
 
 
 @router.post(

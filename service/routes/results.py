@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Response
@@ -36,36 +35,10 @@ def range_test(
     accept: Annotated[str, Header(description="text/csv gives the points")] = "application/json",
 ) -> Any:
     """Each seed's curve, the smoothed curve, and the bounds with their intervals, as far as there are any."""
-    view = range_test_of(database, job_id)
+    view = range_test_view(database, job_id)
     if "text/csv" in accept:
         return Response(_csv(view), media_type="text/csv", headers={"Vary": "Accept"})
     return JSONResponse(view.model_dump(mode="json"), headers={"Vary": "Accept"})
-
-
-@router.get(
-    "/range-test.svg",
-    summary="The range test as SVG",
-    response_class=Response,
-    responses=responses(404, 409, 422, 503, ok={"content": {"image/svg+xml": {}}}),
-)
-def range_test_svg(database: DatabaseOfApp, job_id: JobId) -> Response:
-    """The picture, bounds marked. 409 while there are no points yet."""
-    from clr.charts import range_test_svg
-
-    return Response(_picture(range_test_svg, database, job_id), media_type="image/svg+xml")
-
-
-@router.get(
-    "/range-test.png",
-    summary="The range test as PNG",
-    response_class=Response,
-    responses=responses(404, 409, 422, 503, ok={"content": {"image/png": {}}}),
-)
-def range_test_png(database: DatabaseOfApp, job_id: JobId) -> Response:
-    """The picture, bounds marked. 409 while there are no points yet."""
-    from clr.charts import range_test_png
-
-    return Response(_picture(range_test_png, database, job_id), media_type="image/png")
 
 
 @router.get("/trials", summary="The trials of the search", responses=responses(404, 422, 503))
@@ -121,8 +94,8 @@ def recommendation(
     return Response(found.to_yaml(), media_type="application/yaml")
 
 
-def range_test_of(database: Database, job_id: str) -> RangeTestView:
-    """The range test as it is stored now."""
+def range_test_view(database: Database, job_id: str) -> RangeTestView:
+    """All that is known of a job's range test."""
     with database.read() as session:
         job = jobs.get(session, job_id)
         rows = runs.of_stage(session, job_id, "range_test")
@@ -137,13 +110,6 @@ def _csv(view: RangeTestView) -> str:
     for curve in filter(lambda curve: curve.is_ramp, view.curves):
         writer.writerows([point.lr, point.loss, point.metric, curve.seed] for point in curve.points)
     return text.getvalue()
-
-
-def _picture(draw: Callable[[dict[str, Any]], str | bytes], database: Database, job_id: str) -> str | bytes:
-    view = range_test_of(database, job_id)
-    if not any(curve.points for curve in view.curves):
-        raise HTTPException(409, "the range test has no points yet, so there is nothing to draw: try again later")
-    return draw(view.model_dump(mode="json"))
 
 
 def _why_none(job: Job) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from service.store.models import EventRow
@@ -17,3 +17,8 @@ def after(session: Session, job_id: str, last_id: int, limit: int = 500) -> list
     """The job's events that follow the one numbered ``last_id``, oldest first."""
     query = select(EventRow).where(EventRow.job_id == job_id, EventRow.id > last_id)
     return list(session.scalars(query.order_by(EventRow.id).limit(limit)))
+
+
+def last_id(session: Session, job_id: str) -> int:
+    """The number of the job's newest event, 0 where there is none."""
+    return session.scalar(select(func.max(EventRow.id)).where(EventRow.job_id == job_id)) or 0

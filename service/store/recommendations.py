@@ -1,5 +1,6 @@
 """Recommendations: the present one of each job."""
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -43,6 +44,12 @@ def put(session: Session, lease: Lease, document: dict[str, Any], *, task: str, 
 def get(session: Session, job_id: str) -> RecommendationRow | None:
     """The job's recommendation, if it has one yet."""
     return session.get(RecommendationRow, job_id, populate_existing=True)
+
+
+def of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, RecommendationRow]:
+    """The recommendations of those of the jobs that have one."""
+    query = select(RecommendationRow).where(RecommendationRow.job_id.in_(job_ids))
+    return {row.job_id: row for row in session.scalars(query)}
 
 
 def page(

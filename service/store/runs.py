@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.store import events
@@ -14,6 +14,15 @@ from service.store.database import changed
 from service.store.errors import Conflict, NotFound
 from service.store.jobs import Lease, fence
 from service.store.models import PointsRow, RunRow
+
+
+class Tally(NamedTuple):
+    """Runs of one stage in one state."""
+
+    stage: str
+    state: str
+    runs: int
+    steps: int
 
 
 def start(
@@ -109,6 +118,26 @@ def page(session: Session, job_id: str, stage: str, *, limit: int = 50, after: i
     if after is not None:
         query = query.where(RunRow.number > after)
     return list(session.scalars(query.order_by(RunRow.number).limit(limit)))
+
+
+def tally(session: Session, job_id: str) -> list[Tally]:
+    """How many runs of each stage are in each state, and the steps they took."""
+    query = select(RunRow.stage, RunRow.state, func.count(), func.sum(RunRow.steps)).where(RunRow.job_id == job_id)
+    rows = session.execute(query.group_by(RunRow.stage, RunRow.state)).all()
+    return [Tally(stage, state, number, int(steps)) for stage, state, number, steps in rows]
+
+
+def sample(session: Session, job_id: str, stage: str, direction: str, limit: int) -> list[dict[str, Any]]:
+    """About ``limit`` finished runs of a stage, evenly by number, the best among them; each with the best so far."""
+    better, order = (func.max, RunRow.value.desc()) if direction == "maximize" else (func.min, RunRow.value.asc())
+    of_job = (RunRow.job_id == job_id, RunRow.stage == stage, RunRow.state != "running")
+    last = session.scalar(select(func.max(RunRow.number)).where(*of_job)) or 0
+    best = session.scalar(select(RunRow.number).where(*of_job, RunRow.value.is_not(None)).order_by(order).limit(1))
+    so_far = better(RunRow.value).over(order_by=RunRow.number).label("best")
+    every = select(RunRow.number, RunRow.params, RunRow.value, so_far).where(*of_job).subquery()
+    shown = or_(every.c.number % (last // limit + 1) == 0, every.c.number == best)
+    rows = session.execute(select(every).where(shown).order_by(every.c.number)).all()
+    return [{"number": row.number, **row.params, "value": row.value, "best": row.best} for row in rows]
 
 
 def points(session: Session, job_id: str, stage: str, numbers: Sequence[int]) -> dict[int, list[dict[str, Any]]]:

@@ -56,6 +56,13 @@ def find(url: str, job_id: str) -> optuna.Study | None:
     return None
 
 
+def number(url: str, job_id: str) -> int | None:
+    """Optuna's own number of the job's study, if it has one."""
+    with suppress(KeyError):
+        return storage(url).get_study_id_from_name(job_id)
+    return None
+
+
 def _connect(url: str) -> RDBStorage:
     target = database_url(url)
     # Optuna fills in the braces of a URL as if it were a template.

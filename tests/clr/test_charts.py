@@ -8,11 +8,20 @@ from xml.etree import ElementTree
 import pytest
 
 from clr.bounds import Bounds
-from clr.charts import SHOWN, WIDTH, range_test_chart, range_test_png, range_test_svg
+from clr.charts import look, png, range_test_chart, svg
+from clr.charts.range_test import SHOWN
 from clr.range_test import RangeTest
 from clr.run import Curve, Run
 
 Document = dict[str, Any]
+
+
+def range_test_svg(document: Document) -> str:
+    return svg(range_test_chart(document))
+
+
+def range_test_png(document: Document) -> bytes:
+    return png(range_test_chart(document))
 
 
 def ramp(steps: int = 100, policy: str = "exponential_ramp", metric: bool = True) -> Document:
@@ -75,7 +84,7 @@ def test_the_svg_names_the_bounds_and_what_is_drawn() -> None:
 
 def test_the_png_is_a_picture_of_twice_the_nominal_width() -> None:
     width, height = size(range_test_png(WHOLE))
-    assert 2 * WIDTH < width < 3 * WIDTH
+    assert 2 * look().width < width < 3 * look().width
     assert 800 < height < 1600
 
 

@@ -1,91 +1,41 @@
-"""Pictures, each made from one specification that serves files, notebooks and pages alike. Altair, no torch."""
+"""The range test: curves over the rate, and the bounds read from them."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import altair as alt
 import numpy as np
-import vl_convert
 
-from clr.policies import schedule
+from clr.charts.look import LIGHT, Look
 from clr.repetition import TAIL
 
 SHOWN = 400
 """Points drawn of one curve: about one for each pixel column of the picture."""
 
-WIDTH, HEIGHT = 640, 220
-SEEDS, SMOOTHED, BASE, MAX = "#9aa5b1", "#1f2933", "#0b7285", "#c92a2a"
-
-LABEL = "#52606d"
-DOT: dict[str, Any] = {
-    "filled": True,
-    "size": 55,
-    "color": "#e67700",
-    "stroke": "white",
-    "strokeWidth": 1,
-    "opacity": 1,
-}
 LEGEND = "thin: each ramp; thick: their smoothed mean; dots: where a short cycle that peaks at this rate ends"
 
 Document = dict[str, Any]
 
 
-def range_test_chart(document: Document) -> alt.VConcatChart:
+def range_test_chart(document: Document, look: Look = LIGHT) -> alt.VConcatChart:
     """The curves of a range test against the rate, with base_lr, max_lr and their intervals marked.
 
     Args:
         document: ``curves`` (each with ``params.policy`` and ``points`` of lr, loss, metric), ``smoothed``,
             ``bounds`` and ``metric``, as ``GET /v1/jobs/{id}/range-test`` gives them.
+        look: sizes and colours.
     """
     ramps = [curve for curve in document["curves"] if curve["params"].get("policy", "").endswith("_ramp")]
-    panels = [_panel(document, ramps, "loss", "training loss")]
+    panels = [_panel(document, ramps, "loss", "training loss", look)]
     if any(point["metric"] is not None for curve in ramps for point in curve["points"]):
-        panels.append(_panel(document, ramps, "metric", f"validation {document.get('metric') or 'metric'}"))
+        panels.append(_panel(document, ramps, "metric", f"validation {document.get('metric') or 'metric'}", look))
     return alt.VConcatChart(
         vconcat=panels,
-        title=alt.Title(_title(document), subtitle=LEGEND, anchor="start", subtitleColor=LABEL, offset=10),
+        title=look.title(_title(document), LEGEND),
         spacing=8,
         resolve=alt.Resolve(scale=alt.ScaleResolveMap(x="shared")),
-        config=alt.Config(view=alt.ViewConfig(strokeWidth=0)),
+        config=look.config(),
     )
-
-
-def schedule_svg(policy: str, base_lr: float, max_lr: float, stepsize: int, gamma: float | None = None) -> str:
-    """The rate over two cycles, as SVG text.
-
-    Args:
-        policy: name in ``clr.POLICIES``.
-        base_lr, max_lr, stepsize, gamma: as that policy takes them.
-    """
-    rate = schedule(policy, base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, gamma=gamma)
-    steps = sorted({round(share * stepsize / SHOWN) for share in range(4 * SHOWN + 1)})
-    line = alt.Chart(alt.InlineData(values=[{"step": step, "lr": rate(step)} for step in steps]))
-    x = alt.X("step:Q", axis=alt.Axis(title="optimizer step", grid=False))
-    y = alt.Y("lr:Q", axis=alt.Axis(title="learning rate", format="~g", gridOpacity=0.4))
-    layers = [line.mark_line(color=SMOOTHED, strokeWidth=2).encode(x=x, y=y)]
-    return svg(alt.VConcatChart(vconcat=[alt.LayerChart(layer=layers, width=WIDTH, height=HEIGHT)]))
-
-
-def svg(chart: alt.VConcatChart) -> str:
-    """The picture as SVG text."""
-    text: str = vl_convert.vegalite_to_svg(chart.to_json())
-    return text
-
-
-def png(chart: alt.VConcatChart) -> bytes:
-    """The picture as PNG bytes, at twice the nominal size."""
-    data: bytes = vl_convert.vegalite_to_png(chart.to_json(), scale=2)
-    return data
-
-
-def range_test_svg(document: Document) -> str:
-    """The range test's picture as SVG text."""
-    return svg(range_test_chart(document))
-
-
-def range_test_png(document: Document) -> bytes:
-    """The range test's picture as PNG bytes."""
-    return png(range_test_chart(document))
 
 
 def _title(document: Document) -> str:
@@ -95,7 +45,7 @@ def _title(document: Document) -> str:
     return f"LR range test: base_lr {bounds['base_lr']:.3g}, max_lr {bounds['max_lr']:.3g} ({bounds['confidence']})"
 
 
-def _panel(document: Document, ramps: list[Document], field: str, title: str) -> alt.LayerChart:
+def _panel(document: Document, ramps: list[Document], field: str, title: str, look: Look) -> alt.LayerChart:
     rows = [
         {"lr": point["lr"], "value": point[field], "seed": str(number)}
         for number, curve in enumerate(ramps)
@@ -109,25 +59,25 @@ def _panel(document: Document, ramps: list[Document], field: str, title: str) ->
     ]
     ends = _ends(document) if field == "loss" else []
     seen = [row["value"] for row in (*rows, *ends)]
-    low, high = _window(seen, [row["value"] for row in line] if field == "loss" else [])
+    low, high = window(seen, [row["value"] for row in line] if field == "loss" else [])
     x = alt.X(
         "lr:Q",
         scale=alt.Scale(type="log", nice=False, domain=_rates(smoothed, rows)),
         axis=alt.Axis(title="learning rate", format="~g", grid=False),
     )
-    y = alt.Y("value:Q", scale=alt.Scale(domain=[low, high], nice=False), axis=alt.Axis(title=title, gridOpacity=0.4))
+    y = alt.Y("value:Q", scale=alt.Scale(domain=[low, high], nice=False), axis=alt.Axis(title=title))
     layers: list[alt.Chart] = [
-        *_marks(document.get("bounds") or {}),
+        *_marks(document.get("bounds") or {}, look),
         alt.Chart(alt.InlineData(values=rows))
-        .mark_line(clip=True, color=SEEDS, strokeWidth=1, opacity=0.7)
+        .mark_line(clip=True, color=look.faint, strokeWidth=1, opacity=0.7)
         .encode(x=x, y=y, detail="seed:N"),
     ]
     if line:
-        marks = alt.Chart(alt.InlineData(values=line)).mark_line(clip=True, color=SMOOTHED, strokeWidth=2.5)
+        marks = alt.Chart(alt.InlineData(values=line)).mark_line(clip=True, color=look.ink, strokeWidth=2.5)
         layers.append(marks.encode(x=x, y=y))
     if ends:
-        layers.append(alt.Chart(alt.InlineData(values=ends)).mark_point(clip=True, **DOT).encode(x=x, y=y))
-    return alt.LayerChart(layer=layers, width=WIDTH, height=HEIGHT)
+        layers.append(alt.Chart(alt.InlineData(values=ends)).mark_point(clip=True, **look.dot()).encode(x=x, y=y))
+    return alt.LayerChart(layer=layers, width=look.width, height=look.height)
 
 
 def _ends(document: Document) -> list[Document]:
@@ -149,9 +99,12 @@ def _rates(smoothed: Document, rows: list[Document]) -> list[float]:
     return [min(rates), max(rates)]
 
 
-def _marks(bounds: Document) -> Iterable[alt.Chart]:
+def _marks(bounds: Document, look: Look) -> Iterable[alt.Chart]:
     """A band over each bound's interval, and a line with its name at the bound, all of the panel's height."""
-    marks: list[tuple[str, str, Literal["left", "right"]]] = [("base_lr", BASE, "right"), ("max_lr", MAX, "left")]
+    marks: list[tuple[str, str, Literal["left", "right"]]] = [
+        ("base_lr", look.base, "right"),
+        ("max_lr", look.max, "left"),
+    ]
     for name, colour, align in marks:
         if bounds.get(name) is None:
             continue
@@ -164,7 +117,7 @@ def _marks(bounds: Document) -> Iterable[alt.Chart]:
         yield text.encode(x="lr:Q", y=alt.value(0), text="label:N")
 
 
-def _window(values: list[float], smoothed: list[float]) -> tuple[float, float]:
+def window(values: list[float], smoothed: list[float]) -> tuple[float, float]:
     """The values' range; of a loss only up to a quarter of its fall above its start: no divergence is worth its height.
 
     ``smoothed`` is the smoothed loss; empty where the curve is a metric, which may rise.

@@ -1,0 +1,99 @@
+"""What all pictures have in common: their sizes and colours, on light and dark paper, wide and narrow."""
+
+from dataclasses import dataclass, replace
+from textwrap import wrap
+from typing import Any, Literal
+
+import altair as alt
+
+Theme = Literal["light", "dark"]
+Size = Literal["wide", "narrow"]
+
+CHARACTER = 5.6
+"""Pixels that a character of a subtitle is wide, about."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Sizes in pixels, colours as CSS has them.
+
+    Args:
+        width, height: of one panel, without its axes.
+        paper, ink, label, grid: background, lines that matter, text that explains, lines that help.
+        faint: one of many, such as a single seed.
+        base, max: the two bounds.
+        mark: a measurement that stands out.
+        scheme, extent: Vega's name of the colours for values, low to high, and the part that shows on this paper.
+    """
+
+    width: int = 640
+    height: int = 220
+    paper: str = "#ffffff"
+    ink: str = "#1f2933"
+    label: str = "#52606d"
+    grid: str = "#e4e7eb"
+    faint: str = "#9aa5b1"
+    base: str = "#0b7285"
+    max: str = "#c92a2a"
+    mark: str = "#e67700"
+    scheme: Literal["viridis", "plasma"] = "viridis"
+    extent: tuple[float, float] = (0.0, 0.92)
+
+    def lines(self, text: str) -> list[str]:
+        """``text`` in lines that fit over a panel."""
+        return wrap(text, int(self.width / CHARACTER)) or [""]
+
+    def title(self, text: str, legend: str) -> alt.Title:
+        """The heading of a picture, and what its marks mean."""
+        return alt.Title(self.lines(text), subtitle=self.lines(legend), anchor="start", offset=10)
+
+    def config(self) -> alt.Config:
+        """Vega-Lite's configuration in these colours."""
+        return alt.Config(
+            background=self.paper,
+            axis=alt.AxisConfig(
+                labelColor=self.label,
+                titleColor=self.label,
+                titleFontWeight="normal",
+                gridColor=self.grid,
+                domainColor=self.faint,
+                tickColor=self.faint,
+            ),
+            legend=alt.LegendConfig(labelColor=self.label, titleColor=self.label, titleFontWeight="normal"),
+            title=alt.TitleConfig(color=self.ink, subtitleColor=self.label, fontSize=13, fontWeight=600),
+            view=alt.ViewConfig(strokeWidth=0),
+        )
+
+    def hues(self, count: int) -> list[str]:
+        """Colours to tell ``count`` things apart."""
+        return [self.base, self.mark, self.max, self.label][:count]
+
+    def dot(self, size: int = 55) -> dict[str, Any]:
+        """A filled dot with a rim, readable on top of lines."""
+        return {"filled": True, "size": size, "color": self.mark, "stroke": self.paper, "strokeWidth": 1, "opacity": 1}
+
+
+LIGHT = Look()
+DARK = Look(
+    paper="#161b22",
+    ink="#e6edf3",
+    label="#9da7b3",
+    grid="#2a313b",
+    faint="#6b7785",
+    base="#3bc9db",
+    max="#ff8787",
+    mark="#ffa94d",
+    scheme="plasma",
+    extent=(0.25, 1.0),
+)
+NARROW = {"width": 270, "height": 170}
+
+
+def look(theme: Theme = "light", size: Size = "wide") -> Look:
+    """The look for a theme and the room there is.
+
+    >>> look("dark", "narrow").width
+    270
+    """
+    paper = DARK if theme == "dark" else LIGHT
+    return replace(paper, **NARROW) if size == "narrow" else paper  # type: ignore[arg-type]

@@ -1,0 +1,51 @@
+"""The schedule: the rate over a whole training."""
+
+from collections.abc import Mapping
+from math import ceil
+from typing import Any
+
+import altair as alt
+
+from clr.charts.look import LIGHT, Look
+from clr.policies import schedule
+
+SAMPLES = 500
+"""Points of one line, beside those at which its policy turns: more than the picture has columns of pixels."""
+
+Document = dict[str, Any]
+
+
+def schedule_chart(recommendations: Mapping[str, Document], epochs: float, look: Look = LIGHT) -> alt.Chart:
+    """The rate of each step of a training, for one recommendation or several over one another.
+
+    Args:
+        recommendations: by the name to show, with bounds, as ``GET /v1/jobs/{id}/recommendation`` gives them.
+        epochs: length of the training.
+        look: sizes and colours.
+    """
+    rows = [row | {"name": name} for name, found in recommendations.items() for row in _rates(found, epochs)]
+    several = len(recommendations) > 1
+    colour = alt.Color(
+        "name:N",
+        sort=None,
+        scale=alt.Scale(domain=list(recommendations), range=look.hues(len(recommendations))),
+        legend=alt.Legend(title=None, orient="bottom", columns=1, labelLimit=look.width) if several else None,
+    )
+    marks = alt.Chart(alt.InlineData(values=rows), width=look.width, height=look.height * 0.7, config=look.config())
+    chart: alt.Chart = marks.mark_line(strokeWidth=2).encode(
+        x=alt.X("epoch:Q", axis=alt.Axis(title="epochs", grid=False), scale=alt.Scale(domain=[0, epochs], nice=False)),
+        y=alt.Y("lr:Q", axis=alt.Axis(title="learning rate", format="~g", tickCount=5), scale=alt.Scale(zero=True)),
+        color=colour,
+        **({"strokeDash": alt.StrokeDash("name:N", sort=None, legend=None)} if several else {}),
+    )
+    return chart
+
+
+def _rates(found: Document, epochs: float) -> list[Document]:
+    per_epoch, stepsize = found["iterations_per_epoch"], found["stepsize"]
+    names = ("base_lr", "max_lr", "stepsize", "gamma")
+    rate = schedule(found["policy"], **{name: found[name] for name in names if found.get(name) is not None})
+    steps = max(1, round(epochs * per_epoch))
+    turns = range(0, steps, stepsize) if steps / stepsize <= SAMPLES else ()
+    shown = sorted({*range(0, steps, ceil(steps / SAMPLES)), *turns, steps})
+    return [{"epoch": step / per_epoch, "lr": rate(step)} for step in shown]

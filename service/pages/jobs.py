@@ -1,0 +1,49 @@
+"""``/``: the jobs, newest first."""
+
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+
+from service.cursors import JobCursor, split
+from service.pages.page import page_router, render
+from service.routes.parameters import NO_NUL, DatabaseOfApp
+from service.schemas import JobView
+from service.store import jobs, recommendations, workers
+
+router = page_router()
+
+SHOWN = 25
+STATES = ("queued", "running", *jobs.FINISHED)
+
+Filter = Annotated[str, Query(max_length=200, pattern=NO_NUL)]
+
+
+@router.get("/")
+def page(
+    request: Request,
+    database: DatabaseOfApp,
+    state: Annotated[str, Query(pattern=f"^({'|'.join(STATES)})?$")] = "",
+    task: Filter = "",
+    name: Filter = "",
+    cursor: JobCursor = None,
+) -> Response:
+    given = {"state": state, "task": task, "name": name}
+    with database.read() as session:
+        filters = {field: value or None for field, value in given.items()}
+        rows = jobs.page(session, **filters, limit=SHOWN + 1, before=cursor)
+        some, next_cursor = split(rows, SHOWN, lambda job: job.id)
+        found = recommendations.of_jobs(session, [job.id for job in some])
+        shown = [(JobView.of(job), found[job.id].document if job.id in found else None) for job in some]
+        tasks = [row.name for row in workers.tasks(session)]
+        alive = len(workers.alive(session))
+    return render(
+        request,
+        "jobs.html",
+        jobs=shown,
+        next_cursor=next_cursor,
+        cursor=cursor,
+        given=given,
+        states=STATES,
+        tasks=tasks,
+        workers=alive,
+    )

@@ -1,0 +1,137 @@
+"""A job's pictures: each drawn from one specification, whoever asks for it."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from starlette.exceptions import HTTPException
+
+from service.problems import responses
+from service.routes.parameters import DatabaseOfApp, JobId
+from service.routes.results import range_test_view
+from service.schemas import Document
+from service.store import jobs, recommendations, runs
+from service.store.database import Database
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
+
+SHOWN_TRIALS = 1000
+"""More dots than this cover one another; of a longer search an even sample is drawn, and the best trial."""
+
+Picture = Literal["schedule", "search", "history", "confirmation"]
+Form = Literal["svg", "png"]
+
+KEPT = "private, max-age=31536000, immutable"
+SANDBOX = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+
+
+def _look(
+    theme: Annotated[Literal["light", "dark"], Query(description="colour of the paper")] = "light",
+    size: Annotated[Literal["wide", "narrow"], Query(description="narrow: for a phone")] = "wide",
+) -> Any:
+    from clr.charts import look
+
+    return look(theme, size)
+
+
+LookOfPicture = Annotated[Any, Depends(_look)]
+Version = Annotated[
+    str | None,
+    Query(
+        max_length=64, pattern=r"^[\w.-]*$", description="not read; a picture asked for with it may be kept for good"
+    ),
+]
+CONTENT = responses(404, 409, 422, 503, ok={"content": {"image/svg+xml": {}, "image/png": {}}})
+
+
+@router.get("/range-test.svg", summary="The range test as SVG", response_class=Response, responses=CONTENT)
+def range_test_svg(database: DatabaseOfApp, job_id: JobId, look: LookOfPicture, v: Version = None) -> Response:
+    """The picture, bounds marked. 409 while there are no points yet."""
+    return rendered(_range_test(database, job_id, look), "svg", v)
+
+
+@router.get("/range-test.png", summary="The range test as PNG", response_class=Response, responses=CONTENT)
+def range_test_png(database: DatabaseOfApp, job_id: JobId, look: LookOfPicture, v: Version = None) -> Response:
+    """The picture, bounds marked. 409 while there are no points yet."""
+    return rendered(_range_test(database, job_id, look), "png", v)
+
+
+@router.get("/{picture}.{form}", summary="A picture of what was found", response_class=Response, responses=CONTENT)
+def picture(
+    database: DatabaseOfApp, job_id: JobId, picture: Picture, form: Form, look: LookOfPicture, v: Version = None
+) -> Response:
+    """The recommended schedule, the search's trials, their history, or the confirmation. 409 while there is none."""
+    return rendered(_DRAWN[picture](database, job_id, look), form, v)
+
+
+def rendered(chart: Any, form: Form, version: str | None) -> Response:
+    """The chart as a file. Scripts in it would not run, nor anything be fetched."""
+    from clr.charts import png, svg
+
+    headers = {
+        "Cache-Control": KEPT if version else "no-cache",
+        "Content-Security-Policy": SANDBOX,
+        "X-Content-Type-Options": "nosniff",
+    }
+    if form == "png":
+        return Response(png(chart), media_type="image/png", headers=headers)
+    return Response(svg(chart), media_type="image/svg+xml", headers=headers)
+
+
+def _range_test(database: Database, job_id: str, look: Any) -> Any:
+    from clr.charts import range_test_chart
+
+    view = range_test_view(database, job_id)
+    if not any(curve.points for curve in view.curves):
+        raise HTTPException(409, "the range test has no points yet, so there is nothing to draw: try again later")
+    return range_test_chart(view.model_dump(mode="json"), look)
+
+
+def _schedule(database: Database, job_id: str, look: Any) -> Any:
+    from clr.charts import schedule_chart
+
+    with database.read() as session:
+        epochs = jobs.get(session, job_id).spec["epochs"]
+    found = _recommendation(database, job_id)
+    if found is None or found["stepsize"] is None:
+        raise HTTPException(409, "no schedule is recommended, so there is none to draw")
+    return schedule_chart({"recommended": found}, epochs, look)
+
+
+def _trials(draw: str) -> Callable[[Database, str, Any], Any]:
+    def drawn(database: Database, job_id: str, look: Any) -> Any:
+        from clr import charts
+
+        with database.read() as session:
+            job = jobs.get(session, job_id)
+            metric, direction = job.metric or "value", job.direction or "maximize"
+            trials = runs.sample(session, job_id, "search", direction, SHOWN_TRIALS)
+        if not trials:
+            raise HTTPException(409, "no trial of a search has finished, so there is nothing to draw")
+        return getattr(charts, draw)(trials, metric, direction, look)
+
+    return drawn
+
+
+def _confirmation(database: Database, job_id: str, look: Any) -> Any:
+    from clr.charts import confirmation_chart
+
+    found = _recommendation(database, job_id)
+    if found is None or found["evidence"] is None:
+        raise HTTPException(409, "the recommendation was not confirmed, so there is nothing to draw")
+    return confirmation_chart(found["evidence"], look)
+
+
+def _recommendation(database: Database, job_id: str) -> Document | None:
+    with database.read() as session:
+        jobs.get(session, job_id)
+        row = recommendations.get(session, job_id)
+        return None if row is None else row.document
+
+
+_DRAWN: dict[Picture, Callable[[Database, str, Any], Any]] = {
+    "schedule": _schedule,
+    "search": _trials("search_chart"),
+    "history": _trials("history_chart"),
+    "confirmation": _confirmation,
+}
