@@ -22,7 +22,12 @@ def confirmation_chart(evidence: Document, look: Look = LIGHT) -> alt.LayerChart
     names = [run["name"] for run in evidence["runs"]]
     spans = [{**run, "low": run["mean"] - run["std"], "high": run["mean"] + run["std"]} for run in runs]
     seeds = [{"name": run["name"], "value": value} for run in runs for value in run.get("values", [])]
-    y = alt.Y("name:N", sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(title=None, labelLimit=120))
+    y = alt.Y(
+        "name:N",
+        sort=names,
+        scale=alt.Scale(domain=names),
+        axis=alt.Axis(title=None, labelLimit=120, labelExpr="replace(datum.label, '_', ' ')"),
+    )
     axis = alt.Axis(title=f"{evidence['metric']} after {evidence['epochs']:g} epochs", format="~g", tickCount=5)
     scale = alt.Scale(zero=False, padding=14)
     ours = alt.when(alt.datum.name == "recommended").then(alt.value(look.mark)).otherwise(alt.value(look.label))

@@ -7,7 +7,10 @@ from typing import Any, Literal
 import altair as alt
 
 Theme = Literal["light", "dark"]
-Size = Literal["wide", "narrow"]
+Size = Literal["wide", "half", "narrow"]
+
+FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
+"""Fonts of the same widths: a label takes the room that was measured for it, wherever it is shown."""
 
 CHARACTER = 5.6
 """Pixels that a character of a subtitle is wide, about."""
@@ -51,6 +54,8 @@ class Look:
         """Vega-Lite's configuration in these colours."""
         return alt.Config(
             background=self.paper,
+            font=FONT,
+            padding=8,
             axis=alt.AxisConfig(
                 labelColor=self.label,
                 titleColor=self.label,
@@ -86,14 +91,19 @@ DARK = Look(
     scheme="plasma",
     extent=(0.25, 1.0),
 )
-NARROW = {"width": 270, "height": 170}
+SIZES: dict[Size, dict[str, int]] = {
+    "wide": {},
+    "half": {"width": 400, "height": 200},
+    "narrow": {"width": 260, "height": 170},
+}
+"""For a page, for half of one, for a phone."""
 
 
 def look(theme: Theme = "light", size: Size = "wide") -> Look:
     """The look for a theme and the room there is.
 
     >>> look("dark", "narrow").width
-    270
+    260
     """
     paper = DARK if theme == "dark" else LIGHT
-    return replace(paper, **NARROW) if size == "narrow" else paper  # type: ignore[arg-type]
+    return replace(paper, **SIZES[size])  # type: ignore[arg-type]

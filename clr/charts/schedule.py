@@ -33,7 +33,11 @@ def schedule_chart(recommendations: Mapping[str, Document], epochs: float, look:
     )
     marks = alt.Chart(alt.InlineData(values=rows), width=look.width, height=look.height * 0.7, config=look.config())
     chart: alt.Chart = marks.mark_line(strokeWidth=2).encode(
-        x=alt.X("epoch:Q", axis=alt.Axis(title="epochs", grid=False), scale=alt.Scale(domain=[0, epochs], nice=False)),
+        x=alt.X(
+            "epoch:Q",
+            axis=alt.Axis(title="epochs", grid=False, format="~g", tickCount=6),
+            scale=alt.Scale(domain=[0, epochs], nice=False),
+        ),
         y=alt.Y("lr:Q", axis=alt.Axis(title="learning rate", format="~g", tickCount=5), scale=alt.Scale(zero=True)),
         color=colour,
         **({"strokeDash": alt.StrokeDash("name:N", sort=None, legend=None)} if several else {}),

@@ -38,7 +38,8 @@ class Field:
 
     @property
     def label(self) -> str:
-        return self.path.rpartition(".")[2].replace("_", " ")
+        words = self.path.rpartition(".")[2].replace("_", " ")
+        return words[:1].upper() + words[1:]
 
     @property
     def default(self) -> Any:
@@ -53,7 +54,7 @@ class Field:
     def rules(self) -> str:
         """Its limits, in words."""
         schema = self.schema if self.kind != "pair" else self.schema["prefixItems"][0]
-        found = [f"{words} {schema[rule]:g}" for rule, words in _LIMITS.items() if rule in schema]
+        found = [f"{words} {schema[rule]:.10g}" for rule, words in _LIMITS.items() if rule in schema]
         return ", ".join(found)
 
     @property

@@ -80,8 +80,9 @@ class _Form:
     def __init__(self, database: Database, name: str) -> None:
         with database.read() as session:
             self.tasks = {row.name: row for row in workers.tasks(session)}
+            usual = [job.task for job in jobs.page(session, limit=1)] + [*self.tasks, ""]
         self.database = database
-        self.task = name or next(iter(self.tasks), "")
+        self.task = name or usual[0]
         self.fields = dict(_spec_fields())
         published = self.tasks.get(self.task)
         if published is not None:

@@ -27,7 +27,7 @@ SANDBOX = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 def _look(
     theme: Annotated[Literal["light", "dark"], Query(description="colour of the paper")] = "light",
-    size: Annotated[Literal["wide", "narrow"], Query(description="narrow: for a phone")] = "wide",
+    size: Annotated[Literal["wide", "half", "narrow"], Query(description="narrow: for a phone")] = "wide",
 ) -> Any:
     from clr.charts import look
 
