@@ -22,6 +22,7 @@ from service.metrics import Measure, Metrics
 from service.pages import compare, job, new
 from service.pages import jobs as job_list
 from service.pages.page import Assets
+from service.pages.people import ForPeople
 from service.routes import (
     audit,
     bounds,
@@ -110,6 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
         Guard, register=app.state.register, may_be_open=is_loopback(settings.host), per_s=settings.rate_limit
     )
     app.add_middleware(Measure, metrics=app.state.metrics)
+    app.add_middleware(ForPeople)
     app.add_middleware(GZipMiddleware, minimum_size=SMALLEST_GZIPPED, compresslevel=5)
     problems.install(app)
     for module in (jobs, events, results, pictures, external, recommendations, bounds, tasks, code, audit):

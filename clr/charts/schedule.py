@@ -35,7 +35,7 @@ def schedule_chart(recommendations: Mapping[str, Document], epochs: float, look:
     chart: alt.Chart = marks.mark_line(strokeWidth=2).encode(
         x=alt.X(
             "epoch:Q",
-            axis=alt.Axis(title="epochs", grid=False, format="~g", tickCount=6),
+            axis=alt.Axis(title="epochs", grid=False, format=".6~g", tickCount=6),
             scale=alt.Scale(domain=[0, epochs], nice=False),
         ),
         y=alt.Y("lr:Q", axis=alt.Axis(title="learning rate", format="~g", tickCount=5), scale=alt.Scale(zero=True)),

@@ -26,7 +26,7 @@ def search_chart(trials: Sequence[Document], metric: str, direction: str, look: 
     )
     bar = alt.Legend(title=metric, format="~g", gradientLength=look.height * 0.8)
     colours = alt.SchemeParams(name=look.scheme, extent=look.extent)
-    scale = alt.Scale(scheme=colours, reverse=direction == "minimize", domain=_middle(scored), clamp=True)
+    scale = alt.Scale(scheme=colours, reverse=direction == "minimize", domain=_range(scored, direction), clamp=True)
     layers = [
         _marks(diverged).mark_point(shape="cross", size=50, color=look.faint, filled=True, angle=45, opacity=0.9),
         _marks(scored).mark_circle(size=70, opacity=0.9).encode(color=alt.Color("value:Q", scale=scale, legend=bar)),
@@ -54,7 +54,7 @@ def history_chart(trials: Sequence[Document], metric: str, direction: str, look:
         scale=alt.Scale(nice=False, padding=8),
         axis=alt.Axis(title="trial", grid=False, tickMinStep=1, format="d"),
     )
-    y = alt.Y("value:Q", scale=alt.Scale(domain=_middle(scored, 0.1), clamp=True, padding=8), axis=_axis(metric))
+    y = alt.Y("value:Q", scale=alt.Scale(domain=_range(scored, direction), clamp=True, padding=8), axis=_axis(metric))
     line = _marks([row | {"value": row["best"]} for row in scored]).mark_line(
         color=look.base, strokeWidth=2, interpolate="step-after", clip=True
     )
@@ -79,11 +79,11 @@ def _best(scored: list[Document], direction: str) -> Document | None:
     return max(scored, key=lambda trial: sign * trial["value"])
 
 
-def _middle(scored: list[Document], share: float = 0.05) -> list[float]:
-    """The range of values without the outermost ``share`` at either end: one failure must not blind all others."""
+def _range(scored: list[Document], direction: str) -> list[float]:
+    """The range of values without the worst tenth: one failure must not blind all others."""
     values = sorted(trial["value"] for trial in scored) or [0.0, 1.0]
-    cut = int(share * len(values))
-    low, high = values[cut], values[-1 - cut]
+    cut = len(values) // 10
+    low, high = (values[cut], values[-1]) if direction == "maximize" else (values[0], values[-1 - cut])
     return [low, high] if low < high else [low - 0.5, high + 0.5]
 
 

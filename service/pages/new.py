@@ -102,7 +102,7 @@ class _Form:
         """The spec that was sent, or why it is none."""
         body = self.body(sent)
         try:
-            spec = JobSpec.model_validate_json(json.dumps(body))
+            spec = JobSpec.model_validate(body)
             with self.database.read() as session:
                 submission.check(session, spec)
         except ValidationError as error:
@@ -163,7 +163,7 @@ class _Form:
         return beside, above
 
     def _cost(self, body: dict[str, Any]) -> Any:
-        answer = api.submit(self.database, Response(), JobSpec.model_validate_json(json.dumps(body)), dry_run=True)
+        answer = api.submit(self.database, Response(), JobSpec.model_validate(body), dry_run=True)
         return json.loads(answer.body)["cost"]
 
 

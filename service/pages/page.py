@@ -1,17 +1,12 @@
-"""What all pages have in common: templates, headers, and problems that are pages too."""
+"""What all pages have in common: templates, and the headers that keep them safe."""
 
-import json
-from collections.abc import Callable, Coroutine
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
-
-from service import problems
 
 FOLDER = Path(__file__).parent
 
@@ -26,40 +21,13 @@ HEADERS = {
     "Cache-Control": "no-cache, private",
 }
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-
-
-class PageRoute(APIRoute):
-    """A route for people: what goes wrong is told on a page, and every page has the headers that keep it safe."""
-
-    def get_route_handler(self) -> Handler:
-        handle = super().get_route_handler()
-
-        async def handle_page(request: Request) -> Response:
-            try:
-                response = await handle(request)
-            except Exception as error:
-                answer = problems.answer(request, error)
-                if answer is None:
-                    raise
-                response = problem_page(request, answer)
-            response.headers.update(HEADERS)
-            return response
-
-        return handle_page
-
 
 def page_router() -> APIRouter:
-    return APIRouter(route_class=PageRoute, include_in_schema=False, default_response_class=Response)
+    return APIRouter(include_in_schema=False, default_response_class=Response)
 
 
 def render(request: Request, template: str, status: int = 200, **context: Any) -> Response:
-    return _templates.TemplateResponse(request, template, context, status)
-
-
-def problem_page(request: Request, answer: problems.ProblemResponse) -> Response:
-    """A problem document as a page of the same status."""
-    return render(request, "problem.html", answer.status_code, problem=json.loads(bytes(answer.body)))
+    return _templates.TemplateResponse(request, template, context, status, HEADERS)
 
 
 class Assets(StaticFiles):
@@ -99,6 +67,10 @@ def words(value: str) -> str:
     return value.replace("_", " ")
 
 
+def stage(value: str) -> str:
+    return "confirmation" if value == "confirm" else words(value)
+
+
 _templates = Jinja2Templates(directory=FOLDER / "templates")
 _templates.env.trim_blocks = _templates.env.lstrip_blocks = True
-_templates.env.filters |= {function.__name__: function for function in (rate, count, duration, moment, words)}
+_templates.env.filters |= {function.__name__: function for function in (rate, count, duration, moment, words, stage)}

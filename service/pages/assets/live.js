@@ -19,6 +19,7 @@ async function look() {
     try {
       const answer = await fetch(location.href);
       if (answer.ok) await swap(await answer.text());
+      if (answer.status === 401) location.reload(); // to sign in again
     } catch {
       // the service is away for a moment; its next event, or the next look, brings all that was missed
     }

@@ -1,0 +1,187 @@
+"""The pages as people use them: in a real browser, over a real service with a real worker."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.conftest import wait_until_gone
+
+CHROMIUM = "/usr/bin/chromium"
+HOSTILE = "<script>alert(1)</script>"
+WAIT_MS = 60_000
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """``clr serve``, ready to train, for all tests here; stopped in the end with nothing left."""
+    home = tmp_path_factory.mktemp("home")
+    environment = os.environ | {"CLR_HOME": str(home), "CLR_CPUS": "2"}
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
+    with (
+        open(home / "log", "w+") as log,
+        subprocess.Popen(command, env=environment, stderr=log, text=True) as process,
+    ):
+        try:
+            yield _ready(home / "log")
+        finally:
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.terminate()
+            process.wait(timeout=20)
+            wait_until_gone(family)
+
+
+def _ready(log: Path) -> str:
+    """Where the service listens, once it takes jobs."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        said = log.read_text().split()
+        if len(said) > 3:
+            try:
+                if httpx.get(f"{said[3]}/v1/tasks").json()["items"]:
+                    return said[3]
+            except httpx.TransportError:
+                pass
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # root may not have one
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser, url: str) -> Iterator[BrowserContext]:
+    """A fresh profile, in which nothing may go to another host and nothing may complain."""
+    context = browser.new_context(base_url=url, viewport={"width": 1280, "height": 900})
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
+    asked: list[str] = []
+    said: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    context.on("console", lambda message: said.append(message.text))
+    context.on("weberror", lambda error: said.append(str(error.error)))
+    yield context
+    context.close()
+    assert {address for address in asked if not address.startswith(f"{url}/")} == set()
+    assert said == []
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+def submit(url: str, **fields: object) -> str:
+    answer = httpx.post(f"{url}/v1/jobs", json={"task": "digits"} | fields)
+    job_id: str = answer.json()["id"]
+    return job_id
+
+
+def test_a_job_is_submitted_from_the_form_and_watched_to_its_end_without_a_reload(page: Page, url: str) -> None:
+    page.goto("/")
+    expect(page.get_by_text(f"curl -s {url}/v1/jobs")).to_be_visible()
+    page.get_by_role("link", name="New job").click()
+    page.locator("#task").select_option("digits")
+    expect(page.get_by_label("Hidden")).to_be_visible()
+    page.get_by_label("Name").fill(HOSTILE)
+    page.get_by_label("Epochs").first.fill("-4")
+    expect(page.get_by_text("Input should be greater than or equal to 1e-06")).to_be_visible()
+    page.get_by_label("Epochs").first.fill("4")
+    page.locator("summary", has_text="Search").click()
+    page.get_by_label("Trials").fill("3")
+    expect(page.locator("#yaml")).to_contain_text("trials: 3")
+    assert json.loads(page.locator("#curl").inner_text().partition("-d '")[2].rstrip("'"))["epochs"] == 4
+    page.get_by_role("button", name="Submit job").click()
+
+    expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible()
+    page.evaluate("window.stayed = true")
+    expect(page.get_by_role("status")).to_have_text("succeeded", timeout=WAIT_MS)
+    assert page.evaluate("window.stayed"), "the page must not have been loaded again"
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+    for title in ("The answer", "Range test", "The schedule over the whole training", "Search", "Confirmation"):
+        expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
+    pictures = page.locator("picture img")
+    expect(pictures).to_have_count(5)
+    assert pictures.evaluate_all("images => images.every(image => image.complete && image.naturalWidth > 0)")
+
+    page.locator("[data-copy=snippet]").click()
+    expect(page.locator("[data-copy=snippet]")).to_have_text("Copied")
+    pasted = page.evaluate("navigator.clipboard.readText()")
+    assert pasted == httpx.get(f"{page.url.replace('/jobs/', '/v1/jobs/')}/recommendation?format=python").text
+
+    page.get_by_role("link", name="the study in Optuna's dashboard").click()
+    page.wait_for_url("**/dashboard/studies/*")
+
+
+def test_a_job_is_cancelled_run_again_with_changes_and_deleted_by_the_keyboard_alone(page: Page, url: str) -> None:
+    job_id = submit(url, epochs=1000, args={"hidden": 16})
+    page.goto(f"/jobs/{job_id}")
+    page.get_by_role("button", name="Cancel").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_have_text("cancelled", timeout=WAIT_MS)
+    page.get_by_role("link", name="Re-run with changes").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Hidden")).to_have_value("16")
+    expect(page.get_by_label("Epochs").first).to_have_value("1000")
+    page.goto(f"/jobs/{job_id}")
+    page.locator("summary", has_text="Delete").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{url}/")
+    assert httpx.get(f"{url}/v1/jobs/{job_id}").status_code == 404
+
+
+def test_every_page_fits_a_phone_and_follows_the_system_into_the_dark(browser: Browser, url: str) -> None:
+    job_id = submit(url, search=None, epochs=5)
+    other = submit(url, search=None, epochs=5, name=HOSTILE)
+    while httpx.get(f"{url}/v1/jobs/{other}").json()["state"] in ("queued", "running"):
+        time.sleep(0.1)
+    papers = {}
+    for scheme in ("light", "dark"):
+        page = browser.new_page(base_url=url, viewport={"width": 360, "height": 800}, color_scheme=scheme)
+        for path in ("/", "/jobs/new", f"/jobs/{job_id}", f"/compare?job={job_id}&job={other}", "/compare"):
+            page.goto(path)
+            width = page.evaluate("document.documentElement.scrollWidth")
+            assert width <= 360, f"{path} is {width} pixels wide"
+        page.goto(f"/jobs/{job_id}")
+        shown = page.locator("picture img").first.evaluate("image => image.currentSrc")
+        assert "size=narrow" in shown
+        assert ("theme=dark" in shown) == (scheme == "dark")
+        papers[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.close()
+    assert papers == {"light": "rgb(244, 246, 248)", "dark": "rgb(13, 17, 23)"}
+
+
+def test_without_scripts_a_job_is_submitted_and_shown_on_reload(browser: Browser, url: str) -> None:
+    context = browser.new_context(base_url=url, java_script_enabled=False)
+    page = context.new_page()
+    page.goto("/jobs/new?task=digits")
+    page.locator("[name=name]").fill("by hand")
+    page.get_by_role("button", name="What would it cost?").click()
+    assert "name: by hand" in page.locator("#yaml").inner_text()
+    page.locator("[name=epochs]").fill("0")
+    page.get_by_role("button", name="Submit job").click()
+    assert "greater than or equal" in page.locator("#error-epochs").inner_text()
+    page.locator("[name=epochs]").fill("2")
+    page.get_by_role("button", name="Submit job").click()
+    page.wait_for_url("**/jobs/*")
+    page.get_by_role("button", name="Cancel").click()
+    while page.locator("#state").inner_text() != "cancelled":
+        page.reload()
+    context.close()
