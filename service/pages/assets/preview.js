@@ -23,4 +23,8 @@ form.addEventListener("input", () => {
   clearTimeout(timer);
   timer = setTimeout(preview, PAUSE_MS);
 });
-document.getElementById("task").addEventListener("change", (event) => event.target.form.submit());
+
+const task = document.getElementById("task");
+const choose = () => task.value === form.elements.task.value || task.form.submit();
+task.addEventListener("change", choose);
+choose(); // it may have been changed before this script came
