@@ -184,7 +184,9 @@ def test_without_scripts_a_job_is_submitted_and_shown_on_reload(browser: Browser
     page.locator("[name=epochs]").fill("1000")
     page.get_by_role("button", name="Submit job").click()
     page.wait_for_url(re.compile(r"/jobs/[0-9a-f]{32}$"))
-    page.get_by_role("button", name="Cancel").click()
+    job = page.url
+    with page.expect_response("**/cancel"):
+        page.get_by_role("button", name="Cancel").click()
     while page.locator("#state").inner_text() != "cancelled":
-        page.reload()
+        page.goto(job)
     context.close()
