@@ -13,6 +13,7 @@ from fastapi import Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
+from clr.cost import Cost, predict
 from clr.spec import JobSpec
 from service import problems, submission
 from service.pages.form import MISSING, Field, Sent, document, field, held
@@ -162,9 +163,9 @@ class _Form:
                 above.append(error)
         return beside, above
 
-    def _cost(self, body: dict[str, Any]) -> Any:
-        answer = api.submit(self.database, Response(), JobSpec.model_validate(body), dry_run=True)
-        return json.loads(answer.body)["cost"]
+    def _cost(self, body: dict[str, Any]) -> Cost:
+        published = self.tasks.get(self.task)
+        return predict(JobSpec.model_validate(body), published.schema if published else None)
 
 
 @cache
