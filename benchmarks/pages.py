@@ -224,7 +224,7 @@ def delays(browser: Browser, database: Database, address: str, live: Lease) -> d
         with database.begin() as session:
             jobs.progress(session, live, stage="search", progress=number / 100, steps=7000 + number)
         committed = time.monotonic()
-        page.wait_for_function(f"document.getElementById('progress').textContent.includes('7\\u202f{number:03}')")
+        page.locator("#progress", has_text=f"7\u202f{number:03}").wait_for()
         seconds.append(time.monotonic() - committed)
         page.wait_for_timeout(random.uniform(300, 900))
     page.close()

@@ -11,7 +11,7 @@ from clr.client import Client
 URL = os.environ.get("CLR_URL", "http://127.0.0.1:8000")
 SPEC = {"name": "digits demo", "task": "digits", "epochs": 20, "search": {"trials": 20}}
 WIDTH, HEIGHT = 1200, 1120
-COLOURS = 128
+COLOURS = 256
 """As many as such a page needs; a picture of more would be several times as large."""
 
 

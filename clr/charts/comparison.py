@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from clr.charts.look import LIGHT, Look
+from clr.charts.look import LIGHT, Look, data
 from clr.charts.range_test import window
 
 Document = dict[str, Any]
@@ -57,7 +57,7 @@ def _curves(smoothed: Mapping[str, Document | None], shared: dict[str, Any], loo
         scale=alt.Scale(domain=[min(low), max(high)], nice=False),
         axis=alt.Axis(title="training loss, smoothed"),
     )
-    marks = alt.Chart(alt.InlineData(values=rows), width=look.width, height=look.height)
+    marks = alt.Chart(data(rows), width=look.width, height=look.height)
     lines = marks.mark_line(strokeWidth=2.5, clip=True)
     chart: alt.Chart = lines.encode(y=y, strokeDash=_dash(list(smoothed)), **shared)
     return chart
@@ -80,8 +80,8 @@ def _bounds(
     ]
     y = alt.Y("name:N", sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(title=None, labelLimit=90))
     spans = [row | {"lr": row["low"]} for row in found]
-    rules = alt.Chart(alt.InlineData(values=spans)).mark_rule(strokeWidth=5, opacity=0.4)
-    points = alt.Chart(alt.InlineData(values=found)).mark_point(filled=True, size=90, opacity=1)
+    rules = alt.Chart(data(spans)).mark_rule(strokeWidth=5, opacity=0.4)
+    points = alt.Chart(data(found)).mark_point(filled=True, size=90, opacity=1)
     kinds = alt.Shape("bound:N", legend=alt.Legend(title=None, orient="bottom", symbolFillColor=look.label))
     return alt.LayerChart(
         layer=[rules.encode(y=y, x2="high:Q", **shared), points.encode(y=y, shape=kinds, **shared)],

@@ -4,7 +4,7 @@ from typing import Any
 
 import altair as alt
 
-from clr.charts.look import LIGHT, Look
+from clr.charts.look import LIGHT, Look, data
 
 Document = dict[str, Any]
 ROW = 34
@@ -31,8 +31,8 @@ def confirmation_chart(evidence: Document, look: Look = LIGHT) -> alt.LayerChart
     axis = alt.Axis(title=f"{evidence['metric']} after {evidence['epochs']:g} epochs", format="~g", tickCount=5)
     scale = alt.Scale(zero=False, padding=14)
     ours = alt.when(alt.datum.name == "recommended").then(alt.value(look.mark)).otherwise(alt.value(look.label))
-    means = alt.Chart(alt.InlineData(values=spans))
-    dots = alt.Chart(alt.InlineData(values=seeds)).mark_point(size=30, color=look.faint, opacity=0.9)
+    means = alt.Chart(data(spans))
+    dots = alt.Chart(data(seeds)).mark_point(size=30, color=look.faint, opacity=0.9)
     layers = [
         means.mark_rule(strokeWidth=3).encode(y=y, x=alt.X("low:Q", scale=scale, axis=axis), x2="high:Q", color=ours),
         dots.encode(y=y, x=alt.X("value:Q", scale=scale, axis=axis)),

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import altair as alt
 import numpy as np
 
-from clr.charts.look import LIGHT, Look
+from clr.charts.look import LIGHT, Look, data
 from clr.repetition import TAIL
 
 SHOWN = 400
@@ -68,15 +68,15 @@ def _panel(document: Document, ramps: list[Document], field: str, title: str, lo
     y = alt.Y("value:Q", scale=alt.Scale(domain=[low, high], nice=False), axis=alt.Axis(title=title))
     layers: list[alt.Chart] = [
         *_marks(document.get("bounds") or {}, look),
-        alt.Chart(alt.InlineData(values=rows))
+        alt.Chart(data(rows))
         .mark_line(clip=True, color=look.faint, strokeWidth=1, opacity=0.7)
         .encode(x=x, y=y, detail="seed:N"),
     ]
     if line:
-        marks = alt.Chart(alt.InlineData(values=line)).mark_line(clip=True, color=look.ink, strokeWidth=2.5)
+        marks = alt.Chart(data(line)).mark_line(clip=True, color=look.ink, strokeWidth=2.5)
         layers.append(marks.encode(x=x, y=y))
     if ends:
-        layers.append(alt.Chart(alt.InlineData(values=ends)).mark_point(clip=True, **look.dot()).encode(x=x, y=y))
+        layers.append(alt.Chart(data(ends)).mark_point(clip=True, **look.dot()).encode(x=x, y=y))
     return alt.LayerChart(layer=layers, width=look.width, height=look.height)
 
 
@@ -109,9 +109,9 @@ def _marks(bounds: Document, look: Look) -> Iterable[alt.Chart]:
         if bounds.get(name) is None:
             continue
         first, last = bounds["interval"][name]
-        band = alt.Chart(alt.InlineData(values=[{"first": first, "last": last}]))
+        band = alt.Chart(data([{"first": first, "last": last}]))
         yield band.mark_rect(color=colour, opacity=0.15).encode(x="first:Q", x2="last:Q")
-        here = alt.Chart(alt.InlineData(values=[{"lr": bounds[name], "label": f"{name} {bounds[name]:.3g}"}]))
+        here = alt.Chart(data([{"lr": bounds[name], "label": f"{name} {bounds[name]:.3g}"}]))
         yield here.mark_rule(color=colour, strokeWidth=2).encode(x="lr:Q")
         text = here.mark_text(align=align, baseline="top", dx=-5 if align == "right" else 5, dy=3, color=colour)
         yield text.encode(x="lr:Q", y=alt.value(0), text="label:N")

@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from clr.charts.look import LIGHT, Look
+from clr.charts.look import LIGHT, Look, data
 from clr.policies import schedule
 
 SAMPLES = 500
@@ -31,7 +31,7 @@ def schedule_chart(recommendations: Mapping[str, Document], epochs: float, look:
         scale=alt.Scale(domain=list(recommendations), range=look.hues(len(recommendations))),
         legend=alt.Legend(title=None, orient="bottom", columns=1, labelLimit=look.width) if several else None,
     )
-    marks = alt.Chart(alt.InlineData(values=rows), width=look.width, height=look.height * 0.7, config=look.config())
+    marks = alt.Chart(data(rows), width=look.width, height=look.height * 0.7, config=look.config())
     chart: alt.Chart = marks.mark_line(strokeWidth=2).encode(
         x=alt.X(
             "epoch:Q",

@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from clr.charts.look import LIGHT, Look
+from clr.charts.look import LIGHT, Look, data
 
 Document = dict[str, Any]
 
@@ -92,4 +92,4 @@ def _axis(title: str) -> alt.Axis:
 
 
 def _marks(rows: list[Document]) -> alt.Chart:
-    return alt.Chart(alt.InlineData(values=rows))
+    return alt.Chart(data(rows))

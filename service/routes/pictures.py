@@ -15,7 +15,7 @@ from service.store.database import Database
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 
-SHOWN_TRIALS = 1000
+SHOWN_TRIALS = 500
 """More dots than this cover one another; of a longer search an even sample is drawn, and the best trial."""
 
 Picture = Literal["schedule", "search", "history", "confirmation"]
