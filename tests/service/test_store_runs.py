@@ -183,3 +183,24 @@ def test_points_of_many_runs_come_each_in_order(database: Database, lease: Lease
         1: [11, 21, 31],
         2: [],
     }
+
+
+@pytest.mark.parametrize(("direction", "best"), [("maximize", 7), ("minimize", 3)])
+def test_a_sample_holds_the_best_run_and_the_best_so_far_over_all(
+    database: Database, lease: Lease, direction: str, best: int
+) -> None:
+    values = [0.5, 0.6, None, 0.1, 0.4, 0.5, 0.3, 0.9, 0.2, 0.5]
+    for number, value in enumerate(values):
+        start(database, lease, number)
+        finish(database, lease, number=number, value=value)
+    start(database, lease, len(values))
+    with database.read() as session:
+        shown = runs.sample(session, lease.job_id, "search", direction, limit=3)
+        tally = runs.tally(session, lease.job_id)
+    numbers = [row["number"] for row in shown]
+    assert numbers == sorted({0, 4, 8, best})
+    so_far = max if direction == "maximize" else min
+    for row in shown:
+        seen = [value for value in values[: row["number"] + 1] if value is not None]
+        assert (row["best"], row["value"], row["ratio"]) == (so_far(seen), values[row["number"]], 3.0)
+    assert sorted(tally) == [("search", "complete", 10, 200), ("search", "running", 1, 0)]
