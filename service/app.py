@@ -19,7 +19,7 @@ from service.access.rights import OPEN
 from service.body_limit import BodyLimit
 from service.external.job import expire_all
 from service.metrics import Measure, Metrics
-from service.pages import compare, job, new
+from service.pages import compare, job, new, signin
 from service.pages import jobs as job_list
 from service.pages.page import Assets
 from service.pages.people import ForPeople
@@ -116,7 +116,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for module in (jobs, events, results, pictures, external, recommendations, bounds, tasks, code, audit):
         app.include_router(module.router)
-    for other in (health, metrics, job_list, new, job, compare):
+    for other in (health, metrics, job_list, new, job, compare, signin):
         app.include_router(other.router)
     app.mount("/assets", Assets())
     return app

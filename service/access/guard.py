@@ -38,6 +38,8 @@ class Guard:
         try:
             if role is not None:
                 request.state.principal = await self._admit(request, role)
+            elif scope["method"] not in SAFE:
+                _refuse_other_sites(request)
         except Exception as error:
             return await problems.answer(request, error)(scope, receive, send)
         return await self.app(scope, receive, send)
@@ -75,8 +77,8 @@ class Guard:
     def _principal(self, request: Request) -> Principal:
         unsafe = request.method not in SAFE
         if not self.register.any_exist and self.may_be_open:
-            if unsafe and is_from_elsewhere(request, unless_said=False):
-                raise HTTPException(403, "a page of another site made this request, which only a token would allow")
+            if unsafe:
+                _refuse_other_sites(request)
             return ANYBODY
         given = request.headers.get("authorization")
         if given is not None:
@@ -100,6 +102,11 @@ class Guard:
         if principal is None:
             raise _unauthorized("this token is not known here: it was mistyped, or revoked", ', error="invalid_token"')
         return principal
+
+
+def _refuse_other_sites(request: Request) -> None:
+    if is_from_elsewhere(request, unless_said=False):
+        raise HTTPException(403, "a page of another site made this request, which only a token would allow")
 
 
 def is_loopback(host: str) -> bool:

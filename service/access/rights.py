@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 
 SAFE = ("GET", "HEAD", "OPTIONS")
-OPEN = ("/healthz", "/readyz", "/signin", "/assets")
+OPEN = ("/healthz", "/readyz", "/signin", "/signout", "/assets")
 """Paths for all, with all below them: probes carry no token, and who signs in on a page has none yet."""
 
 AUDIT, CODE = ("/v1/audit",), ("/v1/code",)
@@ -22,7 +22,8 @@ def needed(method: str, path: str) -> str | None:
         return "admin"
     if method in SAFE:
         return "read"
-    return "admin" if method == "DELETE" or _under(path, CODE + DASHBOARD) else "submit"
+    deletes = method == "DELETE" or path.endswith("/delete")  # a page's form can only POST
+    return "admin" if deletes or _under(path, CODE + DASHBOARD) else "submit"
 
 
 def changes_studies(method: str, path: str) -> bool:

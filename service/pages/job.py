@@ -12,7 +12,7 @@ from clr.spec import JobSpec
 from service.cursors import NumberCursor, split
 from service.pages.page import page_router, render
 from service.routes import jobs as api
-from service.routes.parameters import DatabaseOfApp, JobId, SettingsOfApp
+from service.routes.parameters import DatabaseOfApp, JobId, SettingsOfApp, Who
 from service.schemas import Document, JobView
 from service.store import events, jobs, recommendations, runs, studies
 from service.store.errors import NotFound
@@ -63,14 +63,14 @@ def page(
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel(request: Request, database: DatabaseOfApp, job_id: JobId) -> Response:
-    api.cancel(database, job_id)
+def cancel(database: DatabaseOfApp, who: Who, job_id: JobId) -> Response:
+    api.cancel(database, who, job_id)
     return RedirectResponse(f"/jobs/{job_id}", 303)
 
 
 @router.post("/jobs/{job_id}/delete")
-def delete(request: Request, database: DatabaseOfApp, settings: SettingsOfApp, job_id: JobId) -> Response:
-    api.delete(database, settings, job_id)
+def delete(database: DatabaseOfApp, settings: SettingsOfApp, who: Who, job_id: JobId) -> Response:
+    api.delete(database, settings, who, job_id)
     return RedirectResponse("/", 303)
 
 

@@ -20,7 +20,7 @@ from service.pages.form import MISSING, Field, Sent, document, field, held
 from service.pages.page import page_router, render
 from service.problems import InvalidField, InvalidInput
 from service.routes import jobs as api
-from service.routes.parameters import NO_NUL, DatabaseOfApp
+from service.routes.parameters import NO_NUL, DatabaseOfApp, SettingsOfApp, Who
 from service.store import jobs, workers
 from service.store.database import Database
 
@@ -64,14 +64,14 @@ def page(
 
 
 @router.post("/jobs/new")
-def submit(request: Request, database: DatabaseOfApp, sent: SentForm) -> Response:
+def submit(request: Request, database: DatabaseOfApp, settings: SettingsOfApp, who: Who, sent: SentForm) -> Response:
     """Submit the job, or show what it would cost; what breaks a rule is told beside its field."""
     form = _Form(database, (sent.get("task") or [""])[0])
     spec, errors = form.checked(sent)
     if spec is None or "preview" in sent:
         return form.render(request, sent, errors, status=200 if "preview" in sent else 422)
     key = f"{(sent.get('key') or [''])[0][:64]}-{submission.digest(spec)}"  # submitted twice, it is one job
-    job = api.submit(database, Response(), spec, idempotency_key=key)
+    job = api.submit(database, settings, who, Response(), spec, idempotency_key=key)
     return RedirectResponse(f"/jobs/{job.id}", 303)
 
 
