@@ -11,11 +11,12 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+SETTINGS = (ROOT / "docs/settings.md").read_text()
 
 
 def test_every_setting_is_in_the_table_and_no_other() -> None:
     table = {
-        name for line in README.splitlines() if line.startswith("| `CLR_") for name in re.findall(r"CLR_\w+", line)
+        name for line in SETTINGS.splitlines() if line.startswith("| `CLR_") for name in re.findall(r"CLR_\w+", line)
     }
     client_side = {"CLR_URL", "CLR_TOKEN"}
     assert table == {f"CLR_{field}".upper() for field in Settings.model_fields} | client_side
