@@ -193,11 +193,9 @@ def tell(study: optuna.Study, number: int, value: float | None) -> None:
 
 
 def _report(study: optuna.Study, trial: optuna.trial.FrozenTrial, step: int, value: float) -> None:
-    """Show a value in the study, once."""
-    from optuna.trial import Trial
-
+    """Show a value in the study. ``Trial.report`` would warn where another process showed it at this moment."""
     if step not in trial.intermediate_values:
-        Trial(study, trial._trial_id).report(value, step)
+        study._storage.set_trial_intermediate_value(trial._trial_id, step, value)
 
 
 def create_study(
