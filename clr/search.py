@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,8 @@ from clr.bounds import Bounds
 from clr.errors import InvalidArgument
 from clr.proposal import Budget, Proposal, default_multipliers, whole_cycles
 from clr.pruning import falls_behind
-from clr.run import Direction
-from clr.spec import SearchSpec
+from clr.run import Direction, fresh_seeds
+from clr.spec import JobSpec, SearchSpec
 
 if TYPE_CHECKING:  # imported where it is used: a range test does without Optuna
     import optuna
@@ -207,6 +208,23 @@ def create_study(
     study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
     return study
+
+
+def describe(study: optuna.Study, spec: JobSpec, metric: str | None) -> None:
+    """Show in the study what it is of, and what its values are; once."""
+    about = {
+        "name": spec.name,
+        "task": spec.task,
+        "optimizer": spec.optimizer.name,
+        "epochs": spec.epochs,
+        "seed": fresh_seeds(spec.seed, "search", 1)[0],
+    }
+    for name, value in about.items():
+        if study.user_attrs.get(name) != value:
+            study.set_user_attr(name, value)
+    if metric is not None and study.metric_names != [metric]:
+        with warnings.catch_warnings(action="ignore"):  # it is experimental
+            study.set_metric_names([metric])
 
 
 def best(values: Iterable[tuple[float | None, Proposal]], direction: Direction) -> Proposal | None:

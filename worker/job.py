@@ -14,7 +14,7 @@ from clr.proposal import Budget, Proposal
 from clr.range_test import range_test_plan
 from clr.recommendation import Cost, Evidence, Recommendation, Source
 from clr.run import fresh_seeds
-from clr.search import Search, best, create_study
+from clr.search import Search, best, create_study, describe
 from clr.spec import JobSpec
 from service import logs
 from service.settings import Settings
@@ -155,6 +155,7 @@ class JobDriver:
         spec = self.spec.search
         assert spec is not None
         study = create_study(studies.storage(self.database.url), self.lease.job_id, self.direction, self.spec.seed)
+        describe(study, self.spec, self.metric)
         budget = Budget(spec.epochs or self.spec.epochs, self.budget.iterations_per_epoch)
         with self.database.read() as session:
             rows = runs.of_stage(session, self.lease.job_id, "search")

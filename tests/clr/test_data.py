@@ -133,7 +133,9 @@ def test_a_partial_batch_is_dropped_unless_it_is_the_only_one(data: Any) -> None
     assert [len(batch[1]) for batch in islice(TrainingBatches(data, 64, 0, CPU), 2)] == [10, 10]
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form != "loader"])  # a loader of the caller's own draws from it itself
+@pytest.mark.parametrize(
+    "form", [form for form in FORMS if form != "loader"]
+)  # a loader of the caller's own draws from it itself
 def test_training_and_scoring_leave_the_global_random_state_alone(form: str) -> None:
     before = torch.get_rng_state()
     list(islice(TrainingBatches(FORMS[form], 5, 0, CPU), 5))

@@ -12,8 +12,8 @@ from clr.errors import InvalidArgument
 from clr.policies import CYCLIC
 from clr.proposal import Budget, Proposal
 from clr.run import fresh_seeds
-from clr.search import Search, best, create_study
-from clr.spec import SearchSpec
+from clr.search import Search, best, create_study, describe
+from clr.spec import JobSpec, SearchSpec
 
 BOUNDS = Bounds(0.01, 0.1, {"base_lr": (0.007, 0.013), "max_lr": (0.07, 0.13)}, "high")
 BUDGET = Budget(20, 100)
@@ -255,6 +255,17 @@ def test_a_trial_whose_metric_is_minimised_is_pruned_where_it_is_highest() -> No
     number, proposal = search.ask()
     assert not search.should_prune(number, [(2 * proposal.stepsize, 0.65)])
     assert search.should_prune(number, [(2 * proposal.stepsize, 0.85)])
+
+
+def test_a_study_says_what_it_is_of_and_what_its_values_are(storage: optuna.storages.RDBStorage) -> None:
+    spec = JobSpec(task="digits", name="my first", epochs=5)
+    for _ in range(2):
+        study = create_study(storage, "job", "maximize", 0)
+        describe(study, spec, "accuracy")
+    seed = fresh_seeds(0, "search", 1)[0]
+    attributes = {"name": "my first", "task": "digits", "optimizer": "SGD", "epochs": 5, "seed": seed}
+    assert study.user_attrs == attributes
+    assert study.metric_names == ["accuracy"]
 
 
 def test_a_search_taken_up_again_prunes_by_what_was_shown_before(storage: optuna.storages.RDBStorage) -> None:
