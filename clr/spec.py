@@ -204,6 +204,10 @@ class ConfirmSpec(_Strict):
     baselines: Annotated[list[Baseline], AfterValidator(_unique)] = Field(default=["fixed", "one_cycle", "cosine"])
 
 
+_NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+LabelKey = Annotated[str, Field(pattern=rf"^([A-Za-z0-9][A-Za-z0-9.-]{{0,200}}/)?{_NAME}$")]
+LabelValue = Annotated[str, Field(pattern=rf"^{_NAME}$")]
+
 SMALLEST_SHARE = 0.001
 """Of a device: nobody shares one among more runs, and schedulers round smaller shares to nothing."""
 
@@ -213,6 +217,13 @@ class Resources(_Strict):
 
     gpus: float = Field(0, ge=0, le=64)
     cpus: float = Field(1, gt=0, le=1024)
+    labels: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict,
+        max_length=8,
+        exclude_if=lambda labels: not labels,
+        description="Ray's labels that a node must have, such as its type of GPU",
+        examples=[{"ray.io/accelerator-type": "H100"}],
+    )
 
     @model_validator(mode="after")
     def _a_share_or_whole_devices(self) -> Self:

@@ -1,10 +1,11 @@
 """Settings: the environment's variables that begin with ``CLR_``, and their defaults."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
 
 
 class Settings(BaseSettings):
@@ -17,6 +18,7 @@ class Settings(BaseSettings):
         default_factory=lambda given: f"sqlite:///{given['home']}/clr.db",
         description="sqlite:///<path> or postgresql://<user>:<password>@<host>/<database>",
     )
+    database_password_file: Path | None = Field(None, description="file with the password that database_url leaves out")
     host: str = Field("127.0.0.1", description="address the API binds to")
     port: int = Field(8000, ge=0, le=65535, description="port the API binds to")
     ray_address: str | None = Field(None, description="address of a Ray cluster; unset: Ray embedded in the worker")
@@ -44,3 +46,11 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field("text", description="lines for people, or a JSON object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+
+    @model_validator(mode="after")
+    def _password_from_its_file(self) -> Self:
+        if self.database_password_file is not None:
+            password = self.database_password_file.read_text(encoding="utf-8").strip()
+            url = make_url(self.database_url).set(password=password)
+            object.__setattr__(self, "database_url", url.render_as_string(hide_password=False))
+        return self

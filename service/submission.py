@@ -33,13 +33,13 @@ def check(session: Session, spec: JobSpec) -> Mapping[str, Any] | None:
         raise InvalidInput(InvalidField.of("code", rule, spec.code))
     if ":" in spec.task:
         return None  # found by the worker that runs it
-    task = workers.task(session, spec.task)
-    if task is None:
+    schema = workers.schema(session, spec.task)
+    if schema is None:
         raise InvalidInput(_unknown_task(session, spec.task))
-    errors = list(_argument_errors(spec, task.schema))
+    errors = list(_argument_errors(spec, schema))
     if errors:
         raise InvalidInput(*errors)
-    return task.schema
+    return schema
 
 
 def digest(spec: JobSpec) -> str:

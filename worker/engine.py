@@ -55,10 +55,12 @@ class Engine:
         for number, handler in handlers.items():  # ray.init replaces SIGTERM's with sys.exit
             signal.signal(number, handler)
 
-    def slots(self, resources: dict[str, float]) -> int:
+    def slots(self, resources: dict[str, Any]) -> int:
         """How many runs with ``resources`` the cluster holds at once; 0 when none ever fits on a node."""
+        labels = resources.get("labels", {}).items()
         nodes: list[dict[str, Any]] = ray.nodes()
-        return sum(_fits(node["Resources"], resources) for node in nodes if node["Alive"])
+        fit = (node for node in nodes if node["Alive"] and labels <= node["Labels"].items())
+        return sum(_fits(node["Resources"], resources) for node in fit)
 
     def total(self) -> dict[str, float]:
         """CPUs and GPUs of the whole cluster."""
@@ -75,7 +77,7 @@ class Engine:
         return {"digest": digest, "data": held, "folder": self._code_folder, "requirements": requirements}
 
     def describe(
-        self, trainee: dict[str, Any], bundle: Bundle | None, resources: dict[str, float], check: Callable[[], None]
+        self, trainee: dict[str, Any], bundle: Bundle | None, resources: dict[str, Any], check: Callable[[], None]
     ) -> Any:
         """What the task is: iterations_per_epoch, metric, direction. ``check`` is called while waiting, and may raise.
 
@@ -98,7 +100,7 @@ class Engine:
         bundle: Bundle | None,
         run: dict[str, Any],
         attempt: int,
-        resources: dict[str, float],
+        resources: dict[str, Any],
         checkpoint: dict[str, Any] | None = None,
     ) -> Any:
         """Start a run, or go on with it from its checkpoint; the stream of its points."""
@@ -169,14 +171,16 @@ def last_lines(text: str) -> str:
     return "\n".join(plain.strip().splitlines()[-ERROR_LINES:])
 
 
-def _options(resources: dict[str, float], bundle: Bundle | None) -> dict[str, Any]:
+def _options(resources: dict[str, Any], bundle: Bundle | None) -> dict[str, Any]:
     options = {"num_cpus": resources["cpus"], "num_gpus": resources["gpus"], "max_retries": 0}
+    options["label_selector"] = resources.get("labels") or None
     # Ray starts processes of their own for each environment: no bundle meets the modules of another.
     return options if bundle is None else options | {"runtime_env": {"env_vars": {"CLR_CODE": bundle["digest"]}}}
 
 
-def _fits(have: dict[str, float], want: dict[str, float]) -> int:
-    return min(int(have.get(name.upper()[:-1], 0.0) / want[name] + 1e-9) for name in want if want[name] > 0)
+def _fits(have: dict[str, float], want: dict[str, Any]) -> int:
+    shares = {"CPU": want["cpus"], "GPU": want["gpus"]}
+    return min(int(have.get(name, 0.0) / share + 1e-9) for name, share in shares.items() if share > 0)
 
 
 def session_folder(home: Path) -> Path:

@@ -88,7 +88,7 @@ class Runs:
         lease_s: float,
         stopping: Event,
         trainee: dict[str, Any],
-        resources: dict[str, float],
+        resources: dict[str, Any],
         spent: int,
         max_steps: int | None,
         deadline: float | None,

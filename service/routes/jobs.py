@@ -69,19 +69,17 @@ def submit(
     database: DatabaseOfApp,
     settings: SettingsOfApp,
     who: Who,
-    response: Response,
     spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
     idempotency_key: IdempotencyKey = None,
     dry_run: Annotated[bool, Query(description="check and cost the spec, store nothing")] = False,
 ) -> Any:
     """Accept a job spec. Only `task` is required; unknown fields are errors."""
     document = spec.model_dump(mode="json")
-    with database.read() as session:
+    with database.read() if dry_run else database.begin() as session:
         schema = submission.check(session, spec)
-    if dry_run:
-        predicted = PredictedCost.model_validate(asdict(cost.predict(spec, schema)))
-        return JSONResponse(DryRun(spec=document, cost=predicted).model_dump(mode="json"))
-    with database.begin() as session:
+        if dry_run:
+            predicted = PredictedCost.model_validate(asdict(cost.predict(spec, schema)))
+            return JSONResponse(DryRun(spec=document, cost=predicted).model_dump(mode="json"))
         job, is_new = jobs.submit(
             session,
             spec=document,
@@ -98,8 +96,8 @@ def submit(
         if is_new:
             audit.record(session, who.name, "submit", job_id=job.id)
         view = JobView.of(job)
-    response.headers["Location"] = view.links.self
-    return view
+    # Written at once: FastAPI would check it against its model a second time.
+    return Response(view.model_dump_json(), 201, {"Location": view.links.self}, media_type="application/json")
 
 
 @router.get("", summary="List jobs", responses=responses(422, 503))

@@ -79,10 +79,9 @@ def recommendation(
 ) -> Response:
     """What to train with, and why; better as the job goes on. 409 with the reason while there is none."""
     with database.read() as session:
-        job = jobs.get(session, job_id)
         row = recommendations.get(session, job_id)
         if row is None:
-            raise HTTPException(409, _why_none(job))
+            raise HTTPException(409, _why_none(jobs.get(session, job_id)))
         document = row.document
     if format == "json":
         return JSONResponse(document)

@@ -3,6 +3,7 @@
 queued -> running -> succeeded | failed | cancelled; running -> queued when its worker stops; queued -> cancelled.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -63,8 +64,9 @@ def submit(
     job.idempotency_key, job.idempotency_digest = idempotency_key, idempotency_digest
     job.submitted_by = submitted_by
     try:
-        with session.begin_nested():
+        with nullcontext() if idempotency_key is None else session.begin_nested():
             session.add(job)
+            session.flush()
     except IntegrityError:  # another request with this key was faster
         if earlier := _earlier(session, idempotency_key, idempotency_digest):
             return earlier, False

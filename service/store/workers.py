@@ -48,6 +48,6 @@ def tasks(session: Session) -> list[TaskRow]:
     return list(session.scalars(select(TaskRow).order_by(TaskRow.name)))
 
 
-def task(session: Session, name: str) -> TaskRow | None:
-    """The task of that name, if any worker ever published it."""
-    return session.get(TaskRow, name, populate_existing=True)
+def schema(session: Session, name: str) -> dict[str, Any] | None:
+    """JSON schema of the arguments of the task of that name, if any worker ever published it."""
+    return session.scalar(select(TaskRow.schema).where(TaskRow.name == name))

@@ -32,11 +32,11 @@ def test_a_published_worker_is_alive_and_its_tasks_are_known(database: Database)
     with database.read() as session:
         [worker] = workers.alive(session)
         assert (worker.id, worker.host, worker.slots) == ("a", "host", {"cpus": 2, "gpus": 0})
-        assert [task.name for task in workers.tasks(session)] == ["cifar", "digits"]
-        task = workers.task(session, "digits")
-        assert workers.task(session, "unheard of") is None
-    assert task is not None
-    assert (task.doc, task.schema, task.worker) == (DIGITS["doc"], DIGITS["schema"], "a")
+        cifar, digits = workers.tasks(session)
+        assert workers.schema(session, "digits") == DIGITS["schema"]
+        assert workers.schema(session, "unheard of") is None
+    assert (cifar.name, digits.name) == ("cifar", "digits")
+    assert (digits.doc, digits.schema, digits.worker) == (DIGITS["doc"], DIGITS["schema"], "a")
 
 
 def test_a_task_published_again_is_overwritten(database: Database) -> None:
