@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo serve test lint clean
+.PHONY: help setup demo serve test lint docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make serve   start a service on this machine: API, worker, Ray, SQLite"
 	@echo "make test    everything that CI runs"
 	@echo "make lint    format, lint, types and import rules alone"
+	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make setup   the virtual environment in $(VENV) that all of these use"
 
 setup: $(STAMP)
@@ -44,6 +45,10 @@ lint: $(STAMP)
 # Much of a test's time is waiting for processes: two at once, each file in one of them, one thread of torch each.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+docs: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis

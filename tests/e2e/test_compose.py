@@ -3,25 +3,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from service.cli import app
 from service.settings import Settings
 from service.store.database import database_url
+from tests.e2e.topology import COMPOSE, resolve
 
 ROOT = Path(__file__).parents[2]
 OWN = ("migrate", "api", "worker")
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+NODES = ("ray", "worker", "gpu")
 
 
 def service(name: str) -> dict[str, Any]:
     found: dict[str, Any] = COMPOSE["services"][name]
     return found
-
-
-def resolve(text: str) -> str:
-    """``text`` with its variables replaced as compose does."""
-    return re.sub(r"\$\{\w+(?::?-([^}]*)|:\?[^}]*)\}", lambda match: match[1] or "secret", text)
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -34,64 +29,71 @@ def instructions() -> list[tuple[str, str]]:
 def test_each_of_our_services_runs_a_command_that_exists(name: str) -> None:
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     assert dict(instructions())["ENTRYPOINT"] == '["clr"]'
-    assert service(name)["command"][0] == name
+    command = service(name)["command"]
+    assert (
+        " ".join(["clr", *command] if "entrypoint" not in service(name) else command).split("clr ")[-1].split()[0]
+        == name
+    )
     assert name in commands
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_each_variable_is_a_setting_with_a_legal_value(name: str) -> None:
-    given = {key: resolve(value) for key, value in service(name)["environment"].items()}
+def test_each_variable_is_a_setting_with_a_legal_value(name: str, tmp_path: Path) -> None:
+    given = {key: resolve(value) for key, value in service(name)["environment"].items() if key.startswith("CLR_")}
     known = {f"CLR_{field}".upper(): field for field in Settings.model_fields}
     assert given.keys() <= known.keys()
-    settings = Settings(**{known[key]: value for key, value in given.items()})
-    assert database_url(settings.database_url).host == "postgres"
-
-
-def test_the_database_is_asked_for_by_the_user_and_password_it_was_made_with() -> None:
+    (tmp_path / "db-password").write_text("p@ss/word\n")
+    given["CLR_DATABASE_PASSWORD_FILE"] = given["CLR_DATABASE_PASSWORD_FILE"].replace("/run/secrets", str(tmp_path))
+    url = database_url(Settings(**{known[key]: value for key, value in given.items()}).database_url)
     made = service("postgres")["environment"]
-    url = database_url(resolve(service("api")["environment"]["CLR_DATABASE_URL"]))
-    assert (url.username, url.database) == (made["POSTGRES_USER"], made["POSTGRES_DB"])
-    assert url.password == resolve(made["POSTGRES_PASSWORD"])
+    assert (url.host, url.username, url.database) == ("postgres", made["POSTGRES_USER"], made["POSTGRES_DB"])
+    assert url.password == "p@ss/word"
 
 
-def test_a_password_must_be_given_and_none_is_in_the_file() -> None:
-    for text in (
-        service("postgres")["environment"]["POSTGRES_PASSWORD"],
-        service("api")["environment"]["CLR_DATABASE_URL"],
-    ):
-        assert "${CLR_DB_PASSWORD:?" in text
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_secrets_are_files_that_a_service_is_given_when_it_names_them(name: str) -> None:
+    named = re.findall(r"/run/secrets/([\w-]+)", str(service(name).get("environment")))
+    assert set(named) == set(service(name).get("secrets", []))
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    for secret in named:
+        assert resolve(COMPOSE["secrets"][secret]["file"]) == f"./{secret}"
+        assert secret in ignored
 
 
-def test_the_first_token_is_a_secret_that_migrating_stores() -> None:
-    (secret,) = service("migrate")["secrets"]
-    assert service("migrate")["environment"]["CLR_BOOTSTRAP_TOKEN_FILE"] == f"/run/secrets/{secret}"
-    assert list(COMPOSE["secrets"]) == [secret]
-    assert resolve(COMPOSE["secrets"][secret]["file"]) == "./clr-token"
-    assert "clr-token" in (ROOT / ".gitignore").read_text().splitlines()
+@pytest.mark.parametrize("name", [*OWN, "ray", "gpu", "proxy"])
+def test_a_container_can_change_nothing_but_its_volumes(name: str) -> None:
+    assert (service(name)["read_only"], service(name)["cap_drop"]) == (True, ["ALL"])
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_every_node_asks_for_the_clusters_token(name: str) -> None:
+    environment = service(name)["environment"]
+    assert (environment["RAY_AUTH_MODE"], environment["RAY_AUTH_TOKEN_PATH"]) == ("token", "/run/secrets/ray-token")
+
+
+def test_two_apis_are_behind_the_one_port_that_is_published() -> None:
+    assert [name for name, one in COMPOSE["services"].items() if "ports" in one] == ["proxy"]
+    assert [resolve(port) for port in service("proxy")["ports"]] == ["127.0.0.1:8000:8000"]
+    assert service("api")["deploy"]["replicas"] == 2
+    assert "dynamic a api 8000" in COMPOSE["configs"]["proxy"]["content"]
 
 
 def test_nothing_starts_before_the_database_is_migrated() -> None:
     assert service("migrate")["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     assert service("postgres")["healthcheck"]["test"][1] == "pg_isready"
-    assert service("migrate")["restart"] == "no"
     for name in ("api", "worker"):
-        assert service(name)["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
-
-
-def test_the_api_is_published_on_loopback_alone_and_the_database_not_at_all() -> None:
-    assert [resolve(port) for port in service("api")["ports"]] == ["127.0.0.1:8000:8000"]
-    assert all("ports" not in service(name) for name in ("postgres", "migrate", "worker"))
+        assert service(name)["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
 
 
 def test_what_must_outlive_a_container_is_on_a_volume() -> None:
     mounts = [mount for one in COMPOSE["services"].values() for mount in one.get("volumes", [])]
     # the image of PostgreSQL 18 keeps its data in a folder of this one, named for the version
     assert "postgres:/var/lib/postgresql" in mounts
-    assert {mount.partition(":")[0] for mount in mounts} == COMPOSE["volumes"].keys()
+    assert {mount.partition(":")[0] for mount in mounts if ":" in mount} == COMPOSE["volumes"].keys()
 
 
-def test_the_worker_reserves_the_gpus() -> None:
-    (device,) = service("worker")["deploy"]["resources"]["reservations"]["devices"]
+def test_the_nodes_that_scale_reserve_gpus() -> None:
+    (device,) = service("gpu")["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 
 

@@ -53,3 +53,19 @@ def test_every_target_shown_is_in_the_makefile() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"setup", "demo", "serve", "test", "lint"} <= targets
     assert set(re.findall(r"^make (\w+)", README, re.MULTILINE)) <= targets
+
+
+def test_the_page_of_settings_has_each_with_its_default_and_what_it_is() -> None:
+    rows = re.findall(r"^\| `CLR_(\w+)` \| (.*?) \| (.*) \|$", (ROOT / "docs/settings.md").read_text(), re.MULTILINE)
+    written = {name.lower(): (default.strip("`"), what) for name, default, what in rows}
+    places = {"home": "~/.clr", "database_url": "sqlite:///$CLR_HOME/clr.db", "checkpoints": "$CLR_HOME/checkpoints"}
+
+    def default(name: str, value: object) -> str:
+        shown = f"{value:g}" if isinstance(value, float) else str(value).lower()
+        return places.get(name, "unset" if value is None else shown)
+
+    fields = Settings.model_fields.items()
+    assert {name: written.get(name) for name in Settings.model_fields} == {
+        name: (default(name, field.default), field.description) for name, field in fields
+    }
+    assert written.keys() - Settings.model_fields.keys() == {"url", "token"}

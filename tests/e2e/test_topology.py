@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from clr.client import Client
-from service.store import runs
+from service.store import jobs, runs
 from service.store.database import Database
 from service.store.models import RunRow
 from tests.conftest import Server
@@ -74,7 +74,7 @@ def test_a_node_that_leaves_in_mid_trial_costs_that_trials_attempt_and_no_more(t
             topology.start("worker")
             until(lambda number=number: other.get("/readyz").json().get("workers") == number)
         job = client.submit(JOB)
-        until(lambda: sum(trial.state == "running" for trial in trials(database, job.id)) == 2)
+        until(lambda: running(database, job.id) == 2)
         before = [trial for trial in trials(database, job.id) if trial.state != "running"]
         node.kill()
         assert job.wait(timeout_s=120).state == "succeeded"
@@ -91,3 +91,11 @@ def test_a_node_that_leaves_in_mid_trial_costs_that_trials_attempt_and_no_more(t
 def trials(database: Database, job_id: str) -> list[RunRow]:
     with database.read() as session:
         return runs.of_stage(session, job_id, "search")
+
+
+def running(database: Database, job_id: str) -> int:
+    """Trials under way; none of a job that has ended already."""
+    with database.read() as session:
+        job = jobs.get(session, job_id)
+    assert job.state in ("queued", "running"), f"{job.state}: {job.error}"
+    return sum(trial.state == "running" for trial in trials(database, job_id))
