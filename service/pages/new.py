@@ -71,8 +71,8 @@ def submit(request: Request, database: DatabaseOfApp, settings: SettingsOfApp, w
     if spec is None or "preview" in sent:
         return form.render(request, sent, errors, status=200 if "preview" in sent else 422)
     key = f"{(sent.get('key') or [''])[0][:64]}-{submission.digest(spec)}"  # submitted twice, it is one job
-    job = api.submit(database, settings, who, Response(), spec, idempotency_key=key)
-    return RedirectResponse(f"/jobs/{job.id}", 303)
+    stored = api.submit(database, settings, who, spec, idempotency_key=key)
+    return RedirectResponse(stored.headers["Location"].removeprefix("/v1"), 303)
 
 
 class _Form:

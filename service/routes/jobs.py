@@ -72,7 +72,7 @@ def submit(
     spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
     idempotency_key: IdempotencyKey = None,
     dry_run: Annotated[bool, Query(description="check and cost the spec, store nothing")] = False,
-) -> Any:
+) -> Response:
     """Accept a job spec. Only `task` is required; unknown fields are errors."""
     document = spec.model_dump(mode="json")
     with database.read() if dry_run else database.begin() as session:
