@@ -1,5 +1,6 @@
 """The API on a real server, over a real database, and a worker's hand to write what a job finds."""
 
+import logging
 import socket
 import sys
 import threading
@@ -45,7 +46,18 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def root_logger() -> Iterator[None]:
+    """The root logger as it was, in the end."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers = []
+    yield
+    root.handlers = before
+    root.setLevel(level)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root_logger: None) -> Run:
     """Runs ``clr`` with its arguments and standard input."""
 
     def run(*args: str, stdin: str = "", terminal: bool = False) -> Ran:

@@ -1,6 +1,6 @@
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,19 +11,8 @@ from service.settings import Settings
 log = logging.getLogger("clr.test")
 
 
-@pytest.fixture(autouse=True)
-def root() -> Iterator[None]:
-    """The root logger as it was, in the end."""
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    root.handlers = []
-    yield
-    root.handlers = before
-    root.setLevel(level)
-
-
 @pytest.fixture
-def logged(capsys: pytest.CaptureFixture[str]) -> Callable[[str, Callable[[], Any]], str]:
+def logged(capsys: pytest.CaptureFixture[str], root_logger: None) -> Callable[[str, Callable[[], Any]], str]:
     """What is written to standard error in that format."""
 
     def logged(log_format: str, act: Callable[[], Any]) -> str:
