@@ -160,18 +160,19 @@ def read_together(findings: Sequence[Finding]) -> Bounds:
     grade = sum(GRADES.index(finding.confidence) for finding in findings) / count - (1 if spread > APART else 0)
     max_lr = _mean(rates)
     intervals = [finding.interval for finding in findings if finding.interval is not None]
-    top = (
-        min([_mean([low for low, _ in intervals]), *rates]),
-        max([_mean([high for _, high in intervals]), *rates]),
-    )
-    onsets = [finding.onset for finding in findings if finding.onset is not None]
-    interval = {"base_lr": _base_interval(max_lr, top, onsets), "max_lr": top}
+    interval = {
+        "base_lr": _base_interval(max_lr, [finding.onset for finding in findings if finding.onset is not None]),
+        "max_lr": (
+            min([_mean([low for low, _ in intervals]), *rates]),
+            max([_mean([high for _, high in intervals]), *rates]),
+        ),
+    }
     return Bounds(max_lr / RATIO, max_lr, interval, GRADES[max(1, int(grade))], reasons + doubts)
 
 
-def _base_interval(max_lr: float, top: Interval, onsets: Sequence[Interval]) -> Interval:
-    """From base_lr to where the seeds' losses began to fall, within ratios in use of max_lr's own interval."""
-    least, most = top[0] / BASE_RATIOS[1], top[1] / BASE_RATIOS[0]
+def _base_interval(max_lr: float, onsets: Sequence[Interval]) -> Interval:
+    """From base_lr to where the seeds' losses began to fall, within the ratios that do equally well."""
+    least, most = (max_lr / ratio for ratio in reversed(BASE_RATIOS))
     low = _mean([min(onset[0], max_lr / RATIO) for onset in onsets] or [max_lr / RATIO])
     high = _mean([max(onset[1], max_lr / RATIO) for onset in onsets] or [max_lr / RATIO])
     return min(max(low, least), most), min(max(high, least), most)
