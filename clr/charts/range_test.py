@@ -62,7 +62,7 @@ def _panel(document: Document, ramps: list[Document], field: str, title: str, lo
     low, high = window(seen, [row["value"] for row in line] if field == "loss" else [])
     x = alt.X(
         "lr:Q",
-        scale=alt.Scale(type="log", nice=False, domain=_rates(smoothed, rows)),
+        scale=alt.Scale(type="log", nice=False, domain=_rates(document, rows)),
         axis=alt.Axis(title="learning rate", format="~g", grid=False),
     )
     y = alt.Y("value:Q", scale=alt.Scale(domain=[low, high], nice=False), axis=alt.Axis(title=title))
@@ -91,12 +91,19 @@ def _ends(document: Document) -> list[Document]:
     return found
 
 
-def _rates(smoothed: Document, rows: list[Document]) -> list[float]:
-    """The rates worth seeing: a decade below the ramps that were read, half a decade above; all, where none were."""
+def _rates(document: Document, rows: list[Document]) -> list[float]:
+    """The rates worth seeing: a decade below the ramps that were read, half a decade above; all, where none were.
+
+    The bounds are among them with room for their names: after ramps that learnt nothing they lie below.
+    """
+    smoothed, bounds = document.get("smoothed") or {}, document.get("bounds") or {}
     if smoothed.get("lr"):
-        return [smoothed["lr"][0] / 10, smoothed["lr"][-1] * 3]
-    rates = [row["lr"] for row in rows] or [1e-7, 1.0]
-    return [min(rates), max(rates)]
+        seen = [smoothed["lr"][0] / 10, smoothed["lr"][-1] * 3]
+    else:
+        seen = [row["lr"] for row in rows] or [1e-7, 1.0]
+    if bounds.get("max_lr") is not None:
+        seen += [bounds["interval"]["base_lr"][0] / 10, bounds["interval"]["max_lr"][1] * 4]
+    return [min(seen), max(seen)]
 
 
 def _marks(bounds: Document, look: Look) -> Iterable[alt.Chart]:

@@ -112,10 +112,18 @@ def test_a_chart_holds_its_data_and_fetches_nothing() -> None:
     assert "href" not in range_test_svg(WHOLE).replace('xlink:href="#', "")
 
 
-def domains(document: Document) -> list[list[float]]:
-    """The range of each panel's vertical axis."""
+def domains(document: Document, axis: str = "y") -> list[list[float]]:
+    """The range of each panel's axis."""
     panels = json.loads(range_test_chart(document).to_json())["vconcat"]
-    return [panel["layer"][-1]["encoding"]["y"]["scale"]["domain"] for panel in panels]
+    return [panel["layer"][-1]["encoding"][axis]["scale"]["domain"] for panel in panels]
+
+
+def test_bounds_below_the_ramps_are_within_the_picture() -> None:
+    interval = {"base_lr": [1e-9, 1e-8], "max_lr": [1e-8, 1e2]}
+    bounds = WHOLE["bounds"] | {"base_lr": 1e-9, "max_lr": 1e-8, "interval": interval}
+    for low, high in domains(WHOLE | {"bounds": bounds}, "x"):
+        assert low < 1e-9
+        assert high > 1e2
 
 
 def test_a_divergence_does_not_squeeze_the_rest_of_the_curve() -> None:
