@@ -25,9 +25,13 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def url(home: Path) -> Iterator[str]:
     """``clr serve``, ready to train, for all tests here; stopped in the end with nothing left."""
-    home = tmp_path_factory.mktemp("home")
     environment = os.environ | {"CLR_HOME": str(home), "CLR_CPUS": "2"}
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
     with (
@@ -190,3 +194,26 @@ def test_without_scripts_a_job_is_submitted_and_shown_on_reload(browser: Browser
     while page.locator("#state").inner_text() != "cancelled":
         page.goto(job)
     context.close()
+
+
+def clr(home: Path, *arguments: str) -> str:
+    """What the command prints."""
+    command = [sys.executable, "-m", "service.cli", *arguments]
+    environment = os.environ | {"CLR_HOME": str(home)}
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_once_there_is_a_token_people_sign_in_with_it_and_out_again(page: Page, home: Path) -> None:
+    token = clr(home, "token", "create", "--role", "submit", "--name", "me").split()[-1]
+    try:
+        page.goto("/jobs/new")
+        expect(page).to_have_url(re.compile("/signin"))
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page).to_have_url(re.compile("/jobs/new"))
+        expect(page.get_by_role("button", name="Submit job")).to_be_visible()
+        page.get_by_role("button", name="Sign out").click()
+        page.goto("/")
+        expect(page).to_have_url(re.compile("/signin"))
+    finally:
+        clr(home, "token", "revoke", "me")
