@@ -19,6 +19,9 @@ from worker.errors import LostRun, RunFailed
 Bundle = dict[str, Any]
 """A code bundle on its way to Ray: digest, data, folder to unpack it in, and what becomes of its requirements."""
 
+ATTEMPTS = 3
+"""What loses its process or node is tried this often before the job fails."""
+
 ERROR_LINES = 20
 """Lines of a run's traceback that are kept: enough to name the cause, short enough to read in a job."""
 
@@ -82,15 +85,16 @@ class Engine:
         """What the task is: iterations_per_epoch, metric, direction. ``check`` is called while waiting, and may raise.
 
         Raises:
-            RunFailed: the task's own code raised, or its process was lost.
+            RunFailed: the task's own code raised, or its process was lost every time.
         """
-        reference = remote.describe.options(**_options(resources, bundle)).remote(trainee, bundle)
+        options = _options(resources, bundle) | {"max_retries": ATTEMPTS - 1}
+        reference = remote.describe.options(**options).remote(trainee, bundle)
         try:
             while not ray.wait([reference], timeout=0.25)[0]:
                 check()
             return _get(reference)
         except LostRun as error:
-            raise RunFailed(f"the process that loaded the task was lost: {error}") from None
+            raise RunFailed(f"the process that loaded the task was lost {ATTEMPTS} times, last by: {error}") from None
         finally:
             _cancel({reference: reference})
 

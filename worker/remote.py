@@ -3,12 +3,56 @@
 What they import is ``clr`` alone, and only once they run.
 """
 
+import _thread
+import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Timer
+from types import FrameType
 from typing import Any
 
 import ray
+
+ASK_AGAIN_S = 0.05
+"""How long an interrupt that comes within an import waits before it looks again."""
+
+
+@contextmanager
+def whole_imports() -> Iterator[None]:
+    """Let interrupts wait for the imports under way.
+
+    Ray interrupts what is cancelled. An import broken off leaves half a module, or a lock held, to whatever the process
+    runs next: torch then fails with errors of all kinds, or hangs.
+    """
+    over = Event()
+
+    def again() -> None:
+        if not over.is_set():
+            _thread.interrupt_main()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not _within_import(frame):
+            raise KeyboardInterrupt
+        timer = Timer(ASK_AGAIN_S, again)
+        timer.daemon = True
+        timer.start()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        over.set()
+        signal.signal(signal.SIGINT, before)
+
+
+def _within_import(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @ray.remote(num_cpus=1, max_retries=0)
@@ -20,9 +64,10 @@ def warm() -> None:
 @ray.remote
 def describe(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> dict[str, Any]:
     """What the task is."""
-    from clr import trainee as training
+    with whole_imports():
+        from clr import trainee as training
 
-    return training.describe(_task(trainee, bundle))
+        return training.describe(_task(trainee, bundle))
 
 
 @ray.remote(num_returns="streaming")
@@ -35,12 +80,13 @@ def train(
     checkpoint: dict[str, Any] | None,
 ) -> Iterator[tuple[int, bool, Any]]:
     """Points of one run. The attempt goes with each, so that two attempts can never be spliced into one."""
-    from clr import trainee as training
-    from clr.checkpoint import Checkpoint
+    with whole_imports():
+        from clr import trainee as training
+        from clr.checkpoint import Checkpoint
 
-    kept = None if checkpoint is None else Checkpoint(Path(checkpoint["path"]), trainee, checkpoint["every_s"])
-    for restored, point in training.points(_task(trainee, bundle), run, threads, kept):
-        yield attempt, restored, point
+        kept = None if checkpoint is None else Checkpoint(Path(checkpoint["path"]), trainee, checkpoint["every_s"])
+        for restored, point in training.points(_task(trainee, bundle), run, threads, kept):
+            yield attempt, restored, point
 
 
 def _task(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> Any:

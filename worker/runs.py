@@ -12,7 +12,7 @@ from service.store import jobs, runs
 from service.store.database import Database
 from service.store.jobs import Lease
 from worker.checkpoints import Checkpoints
-from worker.engine import Bundle, Engine
+from worker.engine import ATTEMPTS, Bundle, Engine
 from worker.errors import Cancelled, HandedBack, LimitReached, LostRun, RunFailed
 from worker.measures import MEASURES
 
@@ -20,9 +20,6 @@ log = logging.getLogger(__name__)
 
 WRITE_EVERY_S = 0.5
 """Points wait this long for one transaction: often enough to watch, rare enough for one writer on SQLite."""
-
-ATTEMPTS = 3
-"""A run whose process or node was lost is tried this often before the job fails."""
 
 Item = tuple[int, Run, dict[str, Any]]
 """A run to carry out: its number within the stage, the run, and what people read of it."""

@@ -58,6 +58,9 @@ class Work:
     def ended(self, job_id: str, timeout_s: float = 60) -> Job:
         return self.until(job_id, lambda job: job.state in jobs.FINISHED, timeout_s)
 
+    def succeeded(self, job_id: str, timeout_s: float = 60) -> Job:
+        return self.until(job_id, lambda job: job.state == "succeeded", timeout_s)
+
 
 @contextmanager
 def working(database: Database, engine: Engine, home: Path, **settings: Any) -> Iterator[Worker]:

@@ -70,7 +70,7 @@ def test_what_is_stored_of_a_run_is_what_it_recorded(work: Work) -> None:
 
 def test_a_model_that_yields_nan_ends_as_succeeded_and_inconclusive(work: Work) -> None:
     job_id = work.submit("odd_tasks:nan_from_the_start", **SMALL | {"epochs": 40})
-    assert work.ended(job_id).state == "succeeded"
+    work.succeeded(job_id)
     found = recommendation(work, job_id)
     assert found["confidence"] == "inconclusive"
     assert found["base_lr"] is found["max_lr"] is found["stepsize"] is found["torch"] is None
@@ -144,7 +144,7 @@ def test_max_seconds_ends_the_job_in_time_with_what_was_found(work: Work) -> Non
 
 def test_a_limit_within_the_range_test_gives_an_inconclusive_recommendation(work: Work) -> None:
     job_id = work.submit("odd_tasks:slow", epochs=200, limits={"max_seconds": 1})
-    assert work.ended(job_id).state == "succeeded"
+    work.succeeded(job_id)
     found = recommendation(work, job_id)
     assert (found["confidence"], found["max_lr"]) == ("inconclusive", None)
     assert "limits.max_seconds" in found["reasons"][0]
@@ -184,7 +184,7 @@ def test_a_warm_start_trains_first_what_an_earlier_job_recommended(work: Work) -
         recommendations.put(session, lease, found | {"job_id": earlier.id}, task="digits", optimizer="SGD")
         jobs.succeed(session, lease)
     job_id = work.submit("digits", epochs=10, confirm=None, search={"trials": 1, "warm_start": True})
-    assert work.ended(job_id).state == "succeeded"
+    work.succeeded(job_id)
     (trial,) = rows(work, job_id, "search")
     assert (trial.params["max_lr"], trial.params["ratio"]) == (0.0777, 7.0)
     assert recommendation(work, job_id)["reasons"][-1].endswith(f"earlier jobs recommended: {earlier.id}")
