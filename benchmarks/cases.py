@@ -119,9 +119,7 @@ CASES = {
         Case("fashion_cnn_adamw", lambda: replace(fashion(), optimizer=optimizer("AdamW")), of_steps(320, 156), 1e-4),
         Case("cifar_quick_sgdm", small_cifar, of_steps(320, 156), 0.0005),
         Case("fashion_long", lambda: fashion(60_000, 10_000), Budget(10, 937), 0.004, 8, long=True),
-        Case(
-            "cifar_long", lambda: clr.load_task("cifar10", data=cifar_folder()), Budget(20, 500), 2.5e-4, 7, long=True
-        ),
+        Case("cifar_long", lambda: clr.load_task("cifar10", data=cifar_folder()), Budget(20, 500), 0.001, 5, long=True),
     )
 }
 

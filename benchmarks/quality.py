@@ -3,10 +3,11 @@
     python -m benchmarks.quality                              # the four short tasks
     python -m benchmarks.quality --costs                      # also our range test at other budgets
     python -m benchmarks.quality cifar_long --device cuda     # a long task
+    python -m benchmarks.quality cifar_long --seeds 1         # each schedule trained once
 
-Each tool suggests on three seeds; each suggestion is trained on three others. A run scores its last validation metric,
-or as a constant predictor when it diverged. Regret is in per cent of (reference - constant predictor), the reference
-being the best that a grid of schedules reached on the same three seeds:
+Each tool suggests on three seeds; each suggestion is trained on three others, or on fewer by choice. A run scores its
+last validation metric, or as a constant predictor when it diverged. Regret is in per cent of (reference - constant
+predictor), the reference being the best that a grid of schedules reached on the same seeds:
 
 - short tasks: max_lr on a grid of factor 2 (ratio 4, two cycles, seed 0; longer while the best lies on an edge); then
   ratios x cycles on the six best rates; the five best of all, trained on the three seeds.
@@ -65,25 +66,25 @@ def sweep(farm: Farm, case: Case, ratio: float, cycles: int, seeds: Sequence[int
     return scores
 
 
-def reference(farm: Farm, case: Case) -> dict[str, Any]:
+def reference(farm: Farm, case: Case, seeds: Sequence[int] = TRAINING_SEEDS) -> dict[str, Any]:
     """The best schedule of the grid, and what it reached."""
     if case.long:
-        scores = sweep(farm, case, OUR_RATIO, OUR_CYCLES, TRAINING_SEEDS)
+        scores = sweep(farm, case, OUR_RATIO, OUR_CYCLES, seeds)
     else:
         rates = [rate for rate, _, _ in ranked(sweep(farm, case, PEER_RATIO, PEER_CYCLES, (GRID_SEED,)))[:RATES_KEPT]]
         grid = trained(farm, case, product(rates, RATIOS, CYCLES), (GRID_SEED,))
-        scores = trained(farm, case, ranked(grid)[:FINALISTS], TRAINING_SEEDS)
+        scores = trained(farm, case, ranked(grid)[:FINALISTS], seeds)
     best = ranked(scores)[0]
     return {"setting": best, "scores": scores[best], "grid": [(one, scores[one]) for one in sorted(scores)]}
 
 
-def evaluated(farm: Farm, case: Case, tool: str) -> dict[str, Any]:
+def evaluated(farm: Farm, case: Case, tool: str, seeds: Sequence[int] = TRAINING_SEEDS) -> dict[str, Any]:
     """What a tool suggests, and what trainings with it reach."""
     started = [farm.start(suggest, case.name, tool, seed) for seed in SUGGESTION_SEEDS]
     suggestions = [future.result() for future in started]
     usable = [one for one in suggestions if "error" not in one]
     settings = [(one["max_lr"], one["ratio"], one["cycles"]) for one in usable]
-    scores = trained(farm, case, settings, TRAINING_SEEDS)
+    scores = trained(farm, case, settings, seeds)
     print(f"{case.name} {tool}: trained", file=sys.stderr, flush=True)
     return {
         "suggestions": usable,
@@ -160,12 +161,14 @@ def overall_table(totals: dict[str, dict[str, dict[str, Any]]]) -> str:
     return f"\n### Regret in %\n\n{markdown(head, map(line, tools))}"
 
 
-def measure(farm: Farm, names: Sequence[str], tools: Sequence[str]) -> str:
+def measure(farm: Farm, names: Sequence[str], tools: Sequence[str], seeds: Sequence[int] = TRAINING_SEEDS) -> str:
     """Every task with every tool; the tables."""
     cases = [CASES[name] for name in sorted(names, key=lambda name: not CASES[name].long)]  # the longest first
     with ThreadPoolExecutor(len(cases) * (1 + len(tools))) as threads:
-        best = {case.name: threads.submit(reference, farm, case) for case in cases}
-        found = {(case.name, tool): threads.submit(evaluated, farm, case, tool) for case in cases for tool in tools}
+        best = {case.name: threads.submit(reference, farm, case, seeds) for case in cases}
+        found = {
+            (case.name, tool): threads.submit(evaluated, farm, case, tool, seeds) for case in cases for tool in tools
+        }
         try:
             references = {name: future.result() for name, future in best.items()}
             rows = {name: {tool: found[name, tool].result() for tool in tools} for name in names}
@@ -187,6 +190,9 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", help=f"of {', '.join(CASES)}; all short ones unless named")
     parser.add_argument("--tools", nargs="+", default=TOOLS, choices=TOOLS, metavar="TOOL", help=", ".join(TOOLS))
     parser.add_argument("--costs", action="store_true", help=f"our range test also at {SHARES} trainings")
+    parser.add_argument(
+        "--seeds", type=int, default=len(TRAINING_SEEDS), choices=[1, 2, 3], help="trainings of each schedule"
+    )
     add_options(parser)
     chosen = parser.parse_args()
     if unknown := [name for name in chosen.tasks if name not in CASES]:
@@ -195,7 +201,7 @@ def main() -> None:
         parser.error(f"{', '.join(lacking)}: not installed; pip install -e '.[bench]', or choose --tools")
     tools = [*chosen.tools, *([at_cost(share) for share in SHARES] if chosen.costs else [])]
     with Farm.of(chosen) as farm:
-        print(measure(farm, chosen.tasks or SHORT, tools))
+        print(measure(farm, chosen.tasks or SHORT, tools, TRAINING_SEEDS[: chosen.seeds]))
 
 
 if __name__ == "__main__":
