@@ -40,6 +40,7 @@ from service.routes import (
 )
 from service.settings import Settings
 from service.store.database import Database, is_migrated
+from service.submission import Schemas
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.register = Register()
+    app.state.schemas = Schemas()
     app.state.metrics = Metrics(lambda: app.state.database)
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit, code_limit_bytes=settings.code_limit)
     app.add_middleware(

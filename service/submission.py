@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -20,8 +21,33 @@ _Validator = extend(  # to JSON schema 3.0 is an integer; to a task's annotation
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
 )
 
+Schema = Mapping[str, Any]
 
-def check(session: Session, spec: JobSpec) -> Mapping[str, Any] | None:
+LAG_S = 0.5
+"""How long a process may go by what it last read of a task."""
+
+
+class Schemas:
+    """The schemas of tasks' arguments as the store had them at most ``LAG_S`` ago: a submission then costs no query."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, tuple[float, Schema]] = {}
+
+    def of(self, session: Session, task: str) -> Schema | None:
+        """As ``workers.schema``; one that is new is there at once."""
+        kept = self._read.get(task)
+        if kept is not None and time.monotonic() - kept[0] < LAG_S:
+            return kept[1]
+        read_at = time.monotonic()
+        schema = workers.schema(session, task)
+        if schema is not None:
+            self._read[task] = read_at, schema
+        return schema
+
+
+def check(
+    session: Session, spec: JobSpec, schema_of: Callable[[Session, str], Schema | None] = workers.schema
+) -> Schema | None:
     """Refuse a spec that breaks a rule; the JSON schema of its task's arguments, where one is published."""
     errors = [error for field in ("task", "name", "args") for error in _unstorable(getattr(spec, field), field)]
     if errors:
@@ -33,7 +59,7 @@ def check(session: Session, spec: JobSpec) -> Mapping[str, Any] | None:
         raise InvalidInput(InvalidField.of("code", rule, spec.code))
     if ":" in spec.task:
         return None  # found by the worker that runs it
-    schema = workers.schema(session, spec.task)
+    schema = schema_of(session, spec.task)
     if schema is None:
         raise InvalidInput(_unknown_task(session, spec.task))
     errors = list(_argument_errors(spec, schema))
@@ -69,7 +95,7 @@ def _unknown_task(session: Session, name: str) -> InvalidField:
     return InvalidField.of("task", f"must be a published task ({known}) or module:function", name)
 
 
-def _argument_errors(spec: JobSpec, schema: Mapping[str, Any]) -> Iterator[InvalidField]:
+def _argument_errors(spec: JobSpec, schema: Schema) -> Iterator[InvalidField]:
     for found in _Validator(schema).iter_errors(spec.args):
         error = best_match([found]) or found  # of several kinds allowed, the one that is meant
         path = ["args", *map(str, error.absolute_path)]

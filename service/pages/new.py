@@ -20,7 +20,7 @@ from service.pages.form import MISSING, Field, Sent, document, field, held
 from service.pages.page import page_router, render
 from service.problems import InvalidField, InvalidInput
 from service.routes import jobs as api
-from service.routes.parameters import NO_NUL, DatabaseOfApp, SettingsOfApp, Who
+from service.routes.parameters import NO_NUL, DatabaseOfApp, SchemasOfApp, SettingsOfApp, Who
 from service.store import jobs, workers
 from service.store.database import Database
 
@@ -64,14 +64,21 @@ def page(
 
 
 @router.post("/jobs/new")
-def submit(request: Request, database: DatabaseOfApp, settings: SettingsOfApp, who: Who, sent: SentForm) -> Response:
+def submit(
+    request: Request,
+    database: DatabaseOfApp,
+    settings: SettingsOfApp,
+    schemas: SchemasOfApp,
+    who: Who,
+    sent: SentForm,
+) -> Response:
     """Submit the job, or show what it would cost; what breaks a rule is told beside its field."""
     form = _Form(database, (sent.get("task") or [""])[0])
     spec, errors = form.checked(sent)
     if spec is None or "preview" in sent:
         return form.render(request, sent, errors, status=200 if "preview" in sent else 422)
     key = f"{(sent.get('key') or [''])[0][:64]}-{submission.digest(spec)}"  # submitted twice, it is one job
-    stored = api.submit(database, settings, who, spec, idempotency_key=key)
+    stored = api.submit(database, settings, schemas, who, spec, idempotency_key=key)
     return RedirectResponse(stored.headers["Location"].removeprefix("/v1"), 303)
 
 

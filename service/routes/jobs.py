@@ -12,7 +12,7 @@ from service import submission
 from service.cursors import LIMIT, JobCursor, Limit, split
 from service.external.study import settle
 from service.problems import responses
-from service.routes.parameters import NO_NUL, DatabaseOfApp, JobId, SettingsOfApp, Who
+from service.routes.parameters import NO_NUL, DatabaseOfApp, JobId, SchemasOfApp, SettingsOfApp, Who
 from service.schemas import DryRun, JobView, Page, PredictedCost, State
 from service.store import audit, jobs, studies
 from service.store.errors import Conflict
@@ -68,6 +68,7 @@ IdempotencyKey = Annotated[
 def submit(
     database: DatabaseOfApp,
     settings: SettingsOfApp,
+    schemas: SchemasOfApp,
     who: Who,
     spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
     idempotency_key: IdempotencyKey = None,
@@ -75,11 +76,12 @@ def submit(
 ) -> Response:
     """Accept a job spec. Only `task` is required; unknown fields are errors."""
     document = spec.model_dump(mode="json")
-    with database.read() if dry_run else database.begin() as session:
-        schema = submission.check(session, spec)
-        if dry_run:
-            predicted = PredictedCost.model_validate(asdict(cost.predict(spec, schema)))
-            return JSONResponse(DryRun(spec=document, cost=predicted).model_dump(mode="json"))
+    with database.read() as session:
+        schema = submission.check(session, spec, schemas.of)
+    if dry_run:
+        predicted = PredictedCost.model_validate(asdict(cost.predict(spec, schema)))
+        return JSONResponse(DryRun(spec=document, cost=predicted).model_dump(mode="json"))
+    with database.begin() as session:
         job, is_new = jobs.submit(
             session,
             spec=document,

@@ -11,6 +11,7 @@ from service.access.principal import Principal, Register
 from service.settings import Settings
 from service.store.database import Database
 from service.store.errors import NotFound
+from service.submission import Schemas
 
 NO_NUL = r"^[^\x00]*$"
 
@@ -23,6 +24,11 @@ async def _database(request: Request) -> Database:
 async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
+
+
+async def _schemas(request: Request) -> Schemas:
+    schemas: Schemas = request.app.state.schemas
+    return schemas
 
 
 async def _job_id(job_id: Annotated[str, Path(description="the job's id")]) -> str:
@@ -50,6 +56,7 @@ async def _still_admitted(request: Request) -> Callable[[], Awaitable[bool]]:
 
 DatabaseOfApp = Annotated[Database, Depends(_database)]
 SettingsOfApp = Annotated[Settings, Depends(_settings)]
+SchemasOfApp = Annotated[Schemas, Depends(_schemas)]
 Who = Annotated[Principal, Depends(_principal)]
 StillAdmitted = Annotated[Callable[[], Awaitable[bool]], Depends(_still_admitted)]
 """Asks whether the token that began a long answer is still in force."""

@@ -1,8 +1,9 @@
 """The audit: who did what, to which job, and when. Written in the transaction of what was done."""
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.store.database import insert_row
 from service.store.models import AuditRow
 
 
@@ -10,7 +11,7 @@ def record(
     session: Session, token: str | None, action: str, *, job_id: str | None = None, detail: str | None = None
 ) -> None:
     """Note an act of the token of that name; None: of somebody on this machine, without a token."""
-    session.execute(insert(AuditRow).values(token=token, action=action, job_id=job_id, detail=detail))
+    insert_row(session, AuditRow, token=token, action=action, job_id=job_id, detail=detail)
 
 
 def page(session: Session, *, limit: int = 50, before: int | None = None) -> list[AuditRow]:

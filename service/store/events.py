@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from service.store.database import insert_row
 from service.store.models import EventRow
 
 
 def emit(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> None:
     """Record an event. The transaction must hold the job's row (`jobs.fence`): that keeps ids in order of commit."""
-    session.execute(insert(EventRow).values(job_id=job_id, kind=kind, data=data))
+    insert_row(session, EventRow, job_id=job_id, kind=kind, data=data)
 
 
 def after(session: Session, job_id: str, last_id: int, limit: int = 500) -> list[EventRow]:

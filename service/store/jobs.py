@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, aliased, defer
 
 from service.store import events, tokens
 from service.store.clock import now, now_s
-from service.store.database import changed
+from service.store.database import changed, insert_object
 from service.store.errors import Conflict, IdempotencyMismatch, LeaseLost, LimitReached, NotFound
 from service.store.ids import new_id
 from service.store.models import Job, RunRow
@@ -60,13 +60,22 @@ def submit(
         return earlier, False
     if submitted_by is not None and queued_limit is not None:
         _check_queued(session, submitted_by, queued_limit)
-    job = Job(id=new_id(), spec=spec, name=name, task=task, optimizer=optimizer, mode=mode, priority=priority)
-    job.idempotency_key, job.idempotency_digest = idempotency_key, idempotency_digest
-    job.submitted_by = submitted_by
     try:
         with nullcontext() if idempotency_key is None else session.begin_nested():
-            session.add(job)
-            session.flush()
+            job = insert_object(
+                session,
+                Job,
+                id=new_id(),
+                spec=spec,
+                name=name,
+                task=task,
+                optimizer=optimizer,
+                mode=mode,
+                priority=priority,
+                idempotency_key=idempotency_key,
+                idempotency_digest=idempotency_digest,
+                submitted_by=submitted_by,
+            )
     except IntegrityError:  # another request with this key was faster
         if earlier := _earlier(session, idempotency_key, idempotency_digest):
             return earlier, False
