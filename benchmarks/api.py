@@ -22,9 +22,10 @@ from random import Random
 from socket import create_connection, create_server
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
-from sqlalchemy import insert, text
+from sqlalchemy import TextClause, insert, text
 
 from benchmarks.bare import BareRow
 from benchmarks.table import markdown
@@ -34,7 +35,7 @@ from clr.spec import JobSpec
 from clr.tasks import describe
 from service.store import workers
 from service.store.clock import now
-from service.store.database import Database, migrate
+from service.store.database import Base, Database, migrate
 from service.store.models import Job, RecommendationRow
 
 BODY = json.dumps({"task": "digits", "epochs": 20, "search": {"trials": 20}}).encode()
@@ -44,7 +45,7 @@ DOCUMENT = Recommendation.of(
 ).to_dict()
 STORED = 1_000
 AT_ONCE = 8
-STEP = 10_000
+HEX = {"sqlite": "printf('%032x', i)", "postgresql": "lpad(to_hex(i), 32, '0')"}
 KINDS = ("sqlite", "postgresql")
 
 
@@ -122,15 +123,25 @@ def fill(url: str, number: int) -> None:
     same = {"task": "digits", "optimizer": "SGD"}
     job = same | {"name": "digits", "spec": SPEC, "mode": "managed", "priority": 0, "state": "succeeded"}
     found = same | {"source": "range_test", "document": DOCUMENT, "updated_at": now()}
-    for first in range(0, number, STEP):
-        ids = [job_id(index) for index in range(first, min(number, first + STEP))]
-        with database.begin() as session:
-            session.execute(insert(Job), [job | {"id": one} for one in ids])
-            session.execute(insert(RecommendationRow).values(**found), [{"job_id": one} for one in ids])
-            session.execute(insert(BareRow), [{"id": one, "document": DOCUMENT} for one in ids])
     with database.begin() as session:
+        session.execute(insert(Job), job | {"id": job_id(0)})
+        session.execute(insert(RecommendationRow).values(**found), {"job_id": job_id(0)})
+        session.execute(insert(BareRow), {"id": job_id(0), "document": DOCUMENT})
+        for model in (Job, RecommendationRow, BareRow):
+            session.execute(_copying(model, HEX[session.get_bind().dialect.name]), {"number": number})
         session.execute(text("ANALYZE"))
     database.dispose()
+
+
+def _copying(model: type[Base], identity: str) -> TextClause:
+    """Copies a table's one row until there are ``number``, each under the id of its number."""
+    table: Any = model.__table__
+    (key,) = table.primary_key.columns.keys()
+    rest = ", ".join(f'"{name}"' for name in table.columns.keys() if name != key)  # noqa: SIM118
+    return text(f"""
+        WITH RECURSIVE numbers(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM numbers WHERE i < :number)
+        INSERT INTO {table.name} ({key}, {rest}) SELECT {identity}, {rest} FROM {table.name}, numbers
+    """)
 
 
 @contextmanager
