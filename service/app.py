@@ -35,6 +35,7 @@ from service.routes import (
     metrics,
     pictures,
     recommendations,
+    reference,
     results,
     tasks,
 )
@@ -101,6 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         version=version("clr"),
         lifespan=_lifespan,
+        docs_url=None,
         redoc_url=None,
         routes=dashboard.routes(settings.database_url),
     )
@@ -118,7 +120,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for module in (jobs, events, results, pictures, external, recommendations, bounds, tasks, code, audit):
         app.include_router(module.router)
-    for other in (health, metrics, job_list, new, job, compare, signin):
+    for other in (health, metrics, reference, job_list, new, job, compare, signin):
         app.include_router(other.router)
     app.mount("/assets", Assets())
+    app.mount(reference.ASSETS, reference.assets())
     return app

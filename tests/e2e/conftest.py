@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import psutil
@@ -15,26 +17,33 @@ from tests.conftest import wait_until_gone
 
 @pytest.fixture(scope="session")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """``clr serve`` with an empty home on a free port, which takes code; stopped in the end with nothing left."""
-    home = tmp_path_factory.mktemp("home")
-    environment = os.environ | {"CLR_HOME": str(home), "CLR_CPUS": "2", "CLR_ALLOW_CODE": "true"}
+    """A service that takes code."""
+    with serving(tmp_path_factory.mktemp("home"), CLR_ALLOW_CODE="true") as url:
+        yield url
+
+
+@contextmanager
+def serving(home: Path, **settings: str) -> Iterator[str]:
+    """Where ``clr serve`` answers, once it can train; stopped in the end with nothing left."""
+    environment = os.environ | {"CLR_HOME": str(home), "CLR_CPUS": "2"} | settings
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
+    log = home / "log"
+    with log.open("w") as file, subprocess.Popen(command, env=environment, stderr=file) as process:
         try:
-            url = process.stderr.readline().split()[3]
-            wait_for_a_worker(url)
-            yield url
+            yield _ready(log)
         finally:
             family = psutil.Process(process.pid).children(recursive=True)
             process.terminate()
-            process.communicate(timeout=20)
+            process.wait(timeout=20)
             wait_until_gone(family)
 
 
-def wait_for_a_worker(url: str) -> None:
-    """The API answers before the first worker has said what it can train."""
+def _ready(log: Path) -> str:
+    """Its address. The API answers before the first worker has said what it can train."""
     deadline = time.monotonic() + 60
-    while not httpx.get(f"{url}/readyz", timeout=60).is_success:
-        assert time.monotonic() < deadline, "the service must get ready"
+    while time.monotonic() < deadline:
+        said = log.read_text().split("\n")
+        if len(said) > 1 and httpx.get(f"{(url := said[0].split()[3])}/readyz", timeout=60).is_success:
+            return url
         time.sleep(0.1)
+    raise AssertionError(log.read_text())

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.conftest import wait_until_gone
+from tests.e2e.conftest import serving
 
 CHROMIUM = "/usr/bin/chromium"
 HOSTILE = "<script>alert(1)</script>"
@@ -31,35 +30,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(home: Path) -> Iterator[str]:
-    """``clr serve``, ready to train, for all tests here; stopped in the end with nothing left."""
-    environment = os.environ | {"CLR_HOME": str(home), "CLR_CPUS": "2"}
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
-    with (
-        open(home / "log", "w+") as log,
-        subprocess.Popen(command, env=environment, stderr=log, text=True) as process,
-    ):
-        try:
-            yield _ready(home / "log")
-        finally:
-            family = psutil.Process(process.pid).children(recursive=True)
-            process.terminate()
-            process.wait(timeout=20)
-            wait_until_gone(family)
-
-
-def _ready(log: Path) -> str:
-    """Where the service listens, once it takes jobs."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        said = log.read_text().split()
-        if len(said) > 3:
-            try:
-                if httpx.get(f"{said[3]}/v1/tasks").json()["items"]:
-                    return said[3]
-            except httpx.TransportError:
-                pass
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
+    """A service for the tests here alone: one of them closes it to all who have no token."""
+    with serving(home) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +167,11 @@ def test_without_scripts_a_job_is_submitted_and_shown_on_reload(browser: Browser
     while page.locator("#state").inner_text() != "cancelled":
         page.goto(job)
     context.close()
+
+
+def test_the_reference_shows_the_routes(page: Page) -> None:
+    page.goto("/docs")
+    expect(page.get_by_text("Submit a job", exact=True)).to_be_visible()
 
 
 def clr(home: Path, *arguments: str) -> str:
