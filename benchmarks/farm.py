@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -39,7 +38,7 @@ class Farm:
 
     @classmethod
     def of(cls, chosen: argparse.Namespace) -> "Farm":
-        """As chosen by the options of ``add_options``."""
+        """As chosen by the options of a ``Command``."""
         _settle()
         return cls(chosen.jobs, Place(chosen.device, chosen.precision), chosen.out)
 
@@ -105,11 +104,3 @@ def _timed(call: Call, place: Place, *arguments: Any) -> dict[str, Any]:
     result = call(place, *arguments)
     seconds = round(time.perf_counter() - began, 3)
     return {"result": result, "seconds": seconds, "place": "/".join(place), "torch": torch.__version__}
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that ``Farm.of`` takes."""
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one torch thread each")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
-    parser.add_argument("--out", type=Path, help="results file (JSON); what it holds already is not measured again")

@@ -8,7 +8,6 @@ over max_lr, ratio, cycles and three policies, its best trial trained again on f
 captured once as a CUDA graph, and the range test alone runs in the product's own loop.
 """
 
-import argparse
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -21,7 +20,8 @@ from torch import Tensor
 
 import clr
 from benchmarks.cases import CASES, Place
-from benchmarks.farm import Farm, add_options
+from benchmarks.command import Command
+from benchmarks.farm import Farm
 from benchmarks.table import markdown
 from clr.bounds import Bounds
 from clr.policies import schedule
@@ -165,9 +165,8 @@ def line(name: str, iterations: int, values: Sequence[float]) -> list[str]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
-    chosen = parser.parse_args()
+    parser = Command(__doc__, tasks=False)
+    chosen = parser.chosen()
     with Farm.of(chosen) as farm:
         found = farm.start(tested, SEARCH_SEED).result()
         baseline = [farm.start(fixed, seed) for seed in SEEDS[:1]]

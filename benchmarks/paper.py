@@ -7,13 +7,13 @@ A bound agrees when what the paper read by eye (Smith, arXiv 1506.01186, section
 interval.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import clr
 from benchmarks.cases import CASES, Place, of_steps
-from benchmarks.farm import Farm, add_options
+from benchmarks.command import Command
+from benchmarks.farm import Farm
 from benchmarks.table import markdown
 from clr.recommendation import Recommendation
 
@@ -62,12 +62,11 @@ def draw(document: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Measure, print, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Command(__doc__, tasks=False)
     parser.add_argument("--epochs", type=float, default=20, help="of the training to find bounds for")
     parser.add_argument("--seeds", type=int, default=3, help="range tests")
     parser.add_argument("--picture", type=Path, help="where to draw the first test: a .svg or .png")
-    add_options(parser)
-    chosen = parser.parse_args()
+    chosen = parser.chosen()
     with Farm.of(chosen) as farm:
         started = [farm.start(test, chosen.epochs, seed) for seed in range(chosen.seeds)]
         found = [future.result() for future in started]

@@ -17,7 +17,6 @@ A run has collapsed when it ends in the lowest tenth between constant predictor 
 test relative to one training.
 """
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +24,11 @@ from itertools import product
 from statistics import fmean, pstdev
 from typing import Any
 
-from benchmarks.cases import CASES, SHORT, Case
-from benchmarks.farm import Farm, add_options
+from benchmarks.cases import CASES, Case
+from benchmarks.command import Command
+from benchmarks.farm import Farm
 from benchmarks.table import markdown, span
-from benchmarks.tools import PEER_CYCLES, PEER_RATIO, SHARES, TOOLS, at_cost, missing, suggest, train
+from benchmarks.tools import PEER_CYCLES, PEER_RATIO, SHARES, TOOLS, at_cost, suggest, train
 
 SUGGESTION_SEEDS, TRAINING_SEEDS, GRID_SEED = (101, 102, 103), (1, 2, 3), 0
 
@@ -186,22 +186,15 @@ def measure(farm: Farm, names: Sequence[str], tools: Sequence[str], seeds: Seque
 
 def main() -> None:
     """Measure the tasks named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(CASES)}; all short ones unless named")
-    parser.add_argument("--tools", nargs="+", default=TOOLS, choices=TOOLS, metavar="TOOL", help=", ".join(TOOLS))
+    parser = Command(__doc__, tools=TOOLS)
     parser.add_argument("--costs", action="store_true", help=f"our range test also at {SHARES} trainings")
     parser.add_argument(
         "--seeds", type=int, default=len(TRAINING_SEEDS), choices=[1, 2, 3], help="trainings of each schedule"
     )
-    add_options(parser)
-    chosen = parser.parse_args()
-    if unknown := [name for name in chosen.tasks if name not in CASES]:
-        parser.error(f"tasks: must be of {', '.join(CASES)}, but got {', '.join(unknown)}")
-    if lacking := missing(chosen.tools):
-        parser.error(f"{', '.join(lacking)}: not installed; pip install -e '.[bench]', or choose --tools")
+    chosen = parser.chosen()
     tools = [*chosen.tools, *([at_cost(share) for share in SHARES] if chosen.costs else [])]
     with Farm.of(chosen) as farm:
-        print(measure(farm, chosen.tasks or SHORT, tools, TRAINING_SEEDS[: chosen.seeds]))
+        print(measure(farm, chosen.tasks, tools, TRAINING_SEEDS[: chosen.seeds]))
 
 
 if __name__ == "__main__":

@@ -7,16 +7,15 @@ A seed decides initial weights and the order of the data, for every tool alike. 
 scatter alike. With the results file of benchmarks.quality, the suggestions made there are not made again.
 """
 
-import argparse
 from collections.abc import Sequence
 from math import log10
 from statistics import geometric_mean, pstdev
 from typing import Any
 
-from benchmarks.cases import CASES, SHORT
-from benchmarks.farm import Farm, add_options
+from benchmarks.command import Command
+from benchmarks.farm import Farm
 from benchmarks.table import markdown
-from benchmarks.tools import TOOLS, missing, suggest
+from benchmarks.tools import TOOLS, suggest
 
 FIRST_SEED = 101
 
@@ -61,18 +60,11 @@ def measure(farm: Farm, names: Sequence[str], tools: Sequence[str], seeds: int) 
 
 def main() -> None:
     """Measure the tasks named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(CASES)}; all short ones unless named")
-    parser.add_argument("--tools", nargs="+", default=TOOLS, choices=TOOLS, metavar="TOOL", help=", ".join(TOOLS))
+    parser = Command(__doc__, tools=TOOLS)
     parser.add_argument("--seeds", type=int, default=20)
-    add_options(parser)
-    chosen = parser.parse_args()
-    if unknown := [name for name in chosen.tasks if name not in CASES]:
-        parser.error(f"tasks: must be of {', '.join(CASES)}, but got {', '.join(unknown)}")
-    if lacking := missing(chosen.tools):
-        parser.error(f"{', '.join(lacking)}: not installed; pip install -e '.[bench]', or choose --tools")
+    chosen = parser.chosen()
     with Farm.of(chosen) as farm:
-        print(measure(farm, chosen.tasks or SHORT, chosen.tools, chosen.seeds))
+        print(measure(farm, chosen.tasks, chosen.tools, chosen.seeds))
 
 
 if __name__ == "__main__":

@@ -15,15 +15,15 @@ What a method would recommend after so many trainings is trained on three fresh 
 of the difference of the two means.
 """
 
-import argparse
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from statistics import fmean, stdev
 from typing import Any
 
-from benchmarks.cases import CASES, SHORT, Case, Place
-from benchmarks.farm import Farm, add_options
+from benchmarks.cases import CASES, Case, Place
+from benchmarks.command import Command
+from benchmarks.farm import Farm
 from benchmarks.quality import TRAINING_SEEDS, reference
 from benchmarks.table import markdown
 from clr.run import Run, fresh_seeds
@@ -230,14 +230,10 @@ def measure(farm: Farm, names: Sequence[str]) -> str:
 
 def main() -> None:
     """Measure the tasks named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(CASES)}; all short ones unless named")
-    add_options(parser)
-    chosen = parser.parse_args()
-    if unknown := [name for name in chosen.tasks if name not in CASES]:
-        parser.error(f"tasks: must be of {', '.join(CASES)}, but got {', '.join(unknown)}")
+    parser = Command(__doc__)
+    chosen = parser.chosen()
     with Farm.of(chosen) as farm:
-        print(measure(farm, chosen.tasks or SHORT))
+        print(measure(farm, chosen.tasks))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ the rounds. Further rows: data held as tensors, which bare loop and ours index t
 evaluations along its ramps, over the steps it takes. Run it on a machine that does nothing else.
 """
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from random import Random
@@ -23,10 +22,10 @@ from torch.utils.data import DataLoader
 
 import clr
 from benchmarks import peers
-from benchmarks.cases import CASES, SHORT
-from benchmarks.farm import Farm, add_options
+from benchmarks.cases import CASES
+from benchmarks.command import Command
+from benchmarks.farm import Farm
 from benchmarks.table import markdown
-from benchmarks.tools import missing
 from clr.run import Run
 from clr.task import Task
 from clr.training import curve_of
@@ -175,19 +174,14 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
 
 def main() -> None:
     """Measure the tasks named on the command line, one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(CASES)}; all short ones unless named")
-    parser.add_argument("--tools", nargs="+", default=list(LOOPS), choices=list(LOOPS))
+    parser = Command(__doc__, tools=list(LOOPS))
     parser.add_argument("--steps", type=int, default=100, help="of a run")
     parser.add_argument("--rounds", type=int, default=30)
-    add_options(parser)
     parser.set_defaults(jobs=1)
-    chosen = parser.parse_args()
-    if lacking := missing(chosen.tools):
-        parser.error(f"{', '.join(lacking)}: not installed; pip install -e '.[bench]', or choose --tools")
+    chosen = parser.chosen()
     tools: Sequence[str] = ["bare", *(tool for tool in chosen.tools if tool != "bare")]
     with Farm.of(chosen) as farm:
-        names = chosen.tasks or SHORT
+        names = chosen.tasks
         found = {name: farm.start(times, name, chosen.steps, chosen.rounds, *tools).result() for name in names}
     print(table(found))
 
