@@ -77,6 +77,7 @@ class Guard:
     def _principal(self, request: Request) -> Principal:
         unsafe = request.method not in SAFE
         if not self.register.any_exist and self.may_be_open:
+            _refuse_other_names(request)
             if unsafe:
                 _refuse_other_sites(request)
             return ANYBODY
@@ -107,6 +108,17 @@ class Guard:
 def _refuse_other_sites(request: Request) -> None:
     if is_from_elsewhere(request, unless_said=False):
         raise HTTPException(403, "a page of another site made this request, which only a token would allow")
+
+
+def _refuse_other_names(request: Request) -> None:
+    """Anybody may let a name of theirs mean this machine; a browser then takes their page for one of this service."""
+    name = request.url.hostname or ""
+    if "." in name and not is_loopback(name):
+        raise HTTPException(
+            403,
+            f"without tokens this service goes by the names of this machine alone, but was asked for as {name!r}: "
+            "use http://127.0.0.1, or make a token with `clr token create`",
+        )
 
 
 def is_loopback(host: str) -> bool:

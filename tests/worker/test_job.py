@@ -4,6 +4,7 @@ import time
 
 import optuna
 import pytest
+import ray
 from optuna.trial import TrialState
 
 from clr.run import Curve, Point
@@ -107,6 +108,16 @@ def test_a_job_that_no_node_can_hold_fails_and_says_what_there_is(work: Work) ->
     assert job.state == "failed"
     assert "64" in job.error
     assert "'cpus': 2.0" in job.error
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_runs_go_to_the_nodes_that_have_the_labels_asked_for(work: Work) -> None:
+    (node,) = ray.nodes()
+    (name, value), *_ = node["Labels"].items()
+    work.succeeded(work.submit("digits", search=None, resources={"labels": {name: value}}))
+    job = work.ended(work.submit("digits", search=None, resources={"labels": {name: "another"}}))
+    assert job.state == "failed"
+    assert f"no node has the {{'gpus': 0.0, 'cpus': 1.0, 'labels': {{{name!r}: 'another'}}}}" in job.error
 
 
 def test_a_cancelled_job_stops_within_five_seconds_and_keeps_what_was_found(work: Work) -> None:

@@ -57,6 +57,15 @@ def test_without_tokens_anybody_on_the_machine_may_do_all(client: httpx.Client, 
     ]
 
 
+@sqlite_only
+def test_without_tokens_it_goes_by_no_name_that_a_stranger_can_give_it(client: httpx.Client) -> None:
+    for name in ("localhost", "127.0.0.2:80", "[::1]:8000", "workstation"):
+        assert client.get("/v1/jobs", headers={"Host": name}).status_code == 200
+    for name in ("evil.example", "127.0.0.1.evil.example:8000", "8.8.8.8"):
+        answer = client.post("/v1/jobs", json=SPEC, headers={"Host": name, "Sec-Fetch-Site": "same-origin"})
+        assert "clr token create" in problem(answer, 403)
+
+
 def test_with_tokens_nothing_but_health_is_served_without_one(client: httpx.Client, token: Any, worker: Any) -> None:
     paths = ("/v1/jobs", "/v1/tasks", "/docs", "/openapi.json", "/dashboard", "/api/studies", "/static/bundle.js", "/x")
     for path in paths:
