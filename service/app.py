@@ -88,6 +88,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.database = database
         async with anyio.create_task_group() as beside:
             beside.start_soon(_keep_time, database)
+            beside.start_soon(run_in_threadpool, pictures.warm)
             yield
             beside.cancel_scope.cancel()
     finally:

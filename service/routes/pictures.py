@@ -1,6 +1,7 @@
 """A job's pictures: each drawn from one specification, whoever asks for it."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -62,6 +63,16 @@ def picture(
 ) -> Response:
     """The recommended schedule, the search's trials, their history, or the confirmation. 409 while there is none."""
     return rendered(_DRAWN[picture](database, job_id, look), form, v)
+
+
+@cache
+def warm() -> None:
+    """Draw once, for nobody: the first picture of a process takes a second longer than those that follow."""
+    import altair
+
+    from clr.charts import svg
+
+    svg(altair.Chart(altair.InlineData([])).mark_point())
 
 
 def rendered(chart: Any, form: Form, version: str | None) -> Response:
