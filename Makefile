@@ -12,7 +12,7 @@ help:
 	@echo "make demo    start a service, run the digits job on it, print what it found"
 	@echo "make serve   start a service on this machine: API, worker, Ray, SQLite"
 	@echo "make test    everything that CI runs"
-	@echo "make lint    format, lint, types and import rules alone"
+	@echo "make lint    format, lint, types, import rules and the compose file alone"
 	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make setup   the virtual environment in $(VENV) that all of these use"
 
@@ -48,7 +48,6 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 docs: $(STAMP)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:

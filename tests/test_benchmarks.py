@@ -1,6 +1,7 @@
 """The pieces of the commands in benchmarks/, on a task of a second. Peers that are packages are not installed here."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 
 import clr
-from benchmarks import paper, quality, scatter, step_cost
+from benchmarks import api, paper, quality, scatter, step_cost
 from benchmarks.cases import CASES, Case, of_steps
 from benchmarks.farm import Farm
 from benchmarks.peers import FASTAI_STEPS, fastai_record, minimum, slide, steep, valley
 from benchmarks.tools import suggest, train
+from service.store import jobs, recommendations
+from service.store.database import Database
 
 TINY = Case("tiny", lambda: clr.load_task("digits"), of_steps(90, 18), lowest=0.1, rates=2)
 LR = np.geomspace(1e-6, 1, 85)
@@ -146,3 +149,12 @@ def test_fastais_rules_read_a_drawn_curve_where_they_should() -> None:
 
 def test_fastais_valley_of_a_rising_curve_is_its_first_rate() -> None:
     assert valley(LR, np.linspace(1, 2, len(LR))) == pytest.approx(LR[0])
+
+
+@pytest.mark.parametrize("empty_database_url", ["sqlite", "postgresql"], indirect=True)
+def test_the_api_is_measured_over_as_many_jobs_as_asked_for(empty_database_url: str) -> None:
+    api.fill(empty_database_url, 20)
+    with closing(Database(empty_database_url)) as database, database.read() as session:
+        stored = [job.id for job in jobs.page(session, state="succeeded", task="digits", limit=100)]
+        assert stored == [api.job_id(number) for number in reversed(range(20))]
+        assert all(recommendations.get(session, job_id) is not None for job_id in stored)
