@@ -3,11 +3,11 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from threading import Lock
+from threading import Semaphore
 from typing import Any, TypeVar, cast
 
 from alembic import command
@@ -72,12 +72,12 @@ class Database:
         self._writes = sessionmaker(self._engine, expire_on_commit=False)
         self._reads = sessionmaker(reading, expire_on_commit=False)
         # SQLite has one writer at a time, and lets the others sleep between looks at whether it is their turn.
-        self._turn = Lock() if target.drivername == "sqlite" else nullcontext()
+        self._turn = Semaphore() if target.drivername == "sqlite" else None
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """A transaction that may write: commits on success, rolls back on error."""
-        with self._turn, self._writes.begin() as session:
+        with _taken(self._turn), self._writes.begin() as session:
             yield session
 
     def read(self) -> AbstractContextManager[Session]:
@@ -94,6 +94,17 @@ class Database:
         self._engine.dispose()
 
     close = dispose
+
+
+@contextmanager
+def _taken(turn: Semaphore | None) -> Iterator[None]:
+    """Hold the turn. Who waited too long for it goes on without, and is told by SQLite that the database is locked."""
+    taken = turn is not None and turn.acquire(timeout=LOCK_TIMEOUT_S)
+    try:
+        yield
+    finally:
+        if turn is not None and taken:
+            turn.release()
 
 
 def database_url(url: str) -> URL:

@@ -84,6 +84,21 @@ def test_a_read_does_not_wait_for_a_writer_and_sees_what_was_committed(database:
     assert count(database) == 1
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_who_waits_too_long_to_write_is_told_so_and_holds_up_nobody(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.database.LOCK_TIMEOUT_S", 0.1)
+    with closing(Database(database_url)) as database:
+        with database.begin() as session:
+            jobs.submit(session, **JOB)
+            with pytest.raises(OperationalError, match="locked"), database.begin() as other:
+                jobs.submit(other, **JOB)
+        with database.begin() as session:
+            jobs.submit(session, **JOB)
+        assert count(database) == 2
+
+
 def test_a_row_must_belong_to_a_job(database: Database) -> None:
     with pytest.raises(IntegrityError), database.begin() as session:
         session.add(RunRow(job_id="none", stage="search", number=0, params={}, run={}))
