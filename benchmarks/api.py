@@ -35,7 +35,7 @@ from clr.spec import JobSpec
 from clr.tasks import describe
 from service.store import workers
 from service.store.clock import now
-from service.store.database import Base, Database, migrate
+from service.store.database import Base, Database, connect, database_url, migrate
 from service.store.models import Job, RecommendationRow
 
 BODY = json.dumps({"task": "digits", "epochs": 20, "search": {"trials": 20}}).encode()
@@ -129,8 +129,16 @@ def fill(url: str, number: int) -> None:
         session.execute(insert(BareRow), {"id": job_id(0), "document": DOCUMENT})
         for model in (Job, RecommendationRow, BareRow):
             session.execute(_copying(model, HEX[session.get_bind().dialect.name]), {"number": number})
-        session.execute(text("ANALYZE"))
     database.dispose()
+    settle(url)
+
+
+def settle(url: str) -> None:
+    """What either database does by itself in time, so that no read has to."""
+    engine = connect(database_url(url))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE" if engine.dialect.name == "sqlite" else "VACUUM (FREEZE, ANALYZE)"))
+    engine.dispose()
 
 
 def _copying(model: type[Base], identity: str) -> TextClause:
