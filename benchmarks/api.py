@@ -26,6 +26,7 @@ from typing import Any
 
 import psutil
 from sqlalchemy import TextClause, insert, text
+from sqlalchemy.orm import DeclarativeBase
 
 from benchmarks.bare import BareRow
 from benchmarks.table import markdown
@@ -35,7 +36,7 @@ from clr.spec import JobSpec
 from clr.tasks import describe
 from service.store import workers
 from service.store.clock import now
-from service.store.database import Base, Database, connect, database_url, migrate
+from service.store.database import Database, connect, database_url, migrate
 from service.store.models import Job, RecommendationRow
 
 BODY = json.dumps({"task": "digits", "epochs": 20, "search": {"trials": 20}}).encode()
@@ -141,7 +142,7 @@ def settle(url: str) -> None:
     engine.dispose()
 
 
-def _copying(model: type[Base], identity: str) -> TextClause:
+def _copying(model: type[DeclarativeBase], identity: str) -> TextClause:
     """Copies a table's one row until there are ``number``, each under the id of its number."""
     table: Any = model.__table__
     (key,) = table.primary_key.columns.keys()

@@ -5,14 +5,20 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi import FastAPI
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from service.app import create_app
 from service.settings import Settings
 from service.store.database import Base, Database
 
 
-class BareRow(Base):
+class Bare(DeclarativeBase):
+    """Root of what is no part of the service's schema."""
+
+    type_annotation_map = Base.type_annotation_map
+
+
+class BareRow(Bare):
     """A document by its id."""
 
     __tablename__ = "bare"
