@@ -19,7 +19,7 @@ from service.store.models import RunRow
 from tests.conftest import Server
 from tests.e2e.topology import Topology
 
-JOB = {"task": "digits", "epochs": 6, "search": {"trials": 4, "epochs": 80}, "confirm": None}
+JOB = {"task": "digits", "epochs": 6, "search": {"trials": 4, "epochs": 400}, "confirm": None}
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_node_that_leaves_in_mid_trial_costs_that_trials_attempt_and_no_more(t
             topology.start("worker")
             until(lambda number=number: other.get("/readyz").json().get("workers") == number)
         job = client.submit(JOB)
-        until(lambda: running(database, job.id) == 2)
+        until(lambda: running(database, job.id) == 2 and node.trains)
         before = [trial for trial in trials(database, job.id) if trial.state != "running"]
         node.kill()
         assert job.wait(timeout_s=120).state == "succeeded"

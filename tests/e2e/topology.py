@@ -83,6 +83,11 @@ class Container:
                 command, env=inherited | own | environment, stdout=log, stderr=log, start_new_session=True
             )
 
+    @property
+    def trains(self) -> bool:
+        """Whether Ray runs a training in it; it names the processes that it has for what they do."""
+        return any(name(process).startswith("ray::train") for process in family_of(self.name))
+
     def kill(self) -> None:
         """End all its processes at once, as when its machine fails."""
         kill(self.name)
@@ -90,11 +95,21 @@ class Container:
 
 def kill(mark: str) -> None:
     """End all processes whose HOSTNAME contains ``mark``."""
-    family = [process for process in psutil.process_iter() if mark in hostname(process)]
+    family = family_of(mark)
     for process in family:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     wait_until_gone(family)
+
+
+def family_of(mark: str) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if mark in hostname(process)]
+
+
+def name(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return process.name()
+    return ""
 
 
 def hostname(process: psutil.Process) -> str:
