@@ -103,7 +103,12 @@ def kill(mark: str) -> None:
 
 
 def family_of(mark: str) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if mark in hostname(process)]
+    """Those of that HOSTNAME, and all below them: some of Ray's write a title over their environment."""
+    family = {process for process in psutil.process_iter() if mark in hostname(process)}
+    for process in list(family):
+        with suppress(psutil.Error):
+            family.update(process.children(recursive=True))
+    return list(family)
 
 
 def name(process: psutil.Process) -> str:
