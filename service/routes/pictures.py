@@ -1,5 +1,6 @@
 """A job's pictures: each drawn from one specification, whoever asks for it."""
 
+import logging
 from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -13,6 +14,8 @@ from service.routes.results import range_test_view
 from service.schemas import Document
 from service.store import jobs, recommendations, runs
 from service.store.database import Database
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 
@@ -72,7 +75,10 @@ def warm() -> None:
 
     from clr.charts import svg
 
-    svg(altair.Chart(altair.InlineData([])).mark_point())
+    try:
+        svg(altair.Chart(altair.InlineData([])).mark_point())
+    except Exception:  # whatever it is, those who ask for a picture are told; the rest of the service goes on
+        log.exception("no picture can be drawn")
 
 
 def rendered(chart: Any, form: Form, version: str | None) -> Response:

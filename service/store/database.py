@@ -39,7 +39,7 @@ from service.store.errors import StoreError
 VERSION_TABLE = "clr_alembic_version"  # `alembic_version` is Optuna's
 LOCK_TIMEOUT_S = 30
 CONNECT_TIMEOUT_S = 10
-POOL = 10  # connections of a process that stay open; a further ten come and go
+POOL, OVERFLOW = 10, 5  # connections of a process: that stay open, and that come and go
 _MIGRATION_LOCK = 0x636C72  # the advisory lock's number: "clr"
 
 
@@ -125,7 +125,8 @@ def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
     """An engine whose transactions begin as both databases need them to."""
     if url.drivername == "sqlite":
         return _sqlite(url, foreign_keys)
-    engine = create_engine(url, pool_pre_ping=True, pool_size=POOL, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+    waiting = {"connect_timeout": CONNECT_TIMEOUT_S}
+    engine = create_engine(url, pool_pre_ping=True, pool_size=POOL, max_overflow=OVERFLOW, connect_args=waiting)
 
     @event.listens_for(engine, "connect")
     def _limit_idle_transactions(connection: Any, _record: Any) -> None:
