@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.cases import CASES, SHORT
-from benchmarks.tools import missing
+from benchmarks.tools import SHARES, at_cost, missing
 
 
 class Command(argparse.ArgumentParser):
@@ -16,14 +16,17 @@ class Command(argparse.ArgumentParser):
         doc: of its module; the help.
         tasks: whether it takes names of tasks.
         tools: names that ``--tools`` may choose from.
+        costs: whether ``--costs`` adds our range test at other budgets to them.
     """
 
-    def __init__(self, doc: str | None, *, tasks: bool = True, tools: Sequence[str] = ()) -> None:
+    def __init__(self, doc: str | None, *, tasks: bool = True, tools: Sequence[str] = (), costs: bool = False) -> None:
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         if tasks:
             self.add_argument("tasks", nargs="*", help=f"of {', '.join(CASES)}; all short ones unless named")
         if tools:
             self.add_argument("--tools", nargs="+", default=tools, choices=tools, metavar="TOOL", help=", ".join(tools))
+        if costs:
+            self.add_argument("--costs", action="store_true", help=f"our range test also at {SHARES} trainings")
         self.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one torch thread each")
         self.add_argument("--device", default="cpu", help="cpu or cuda")
         self.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
@@ -38,4 +41,6 @@ class Command(argparse.ArgumentParser):
                 self.error(f"tasks: must be of {', '.join(CASES)}, but got {', '.join(unknown)}")
         if "tools" in found and (lacking := missing(found.tools)):
             self.error(f"{', '.join(lacking)}: not installed; pip install -e '.[bench]', or choose --tools")
+        if "costs" in found and found.costs:
+            found.tools = [*found.tools, *map(at_cost, SHARES)]
         return found

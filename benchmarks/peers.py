@@ -121,7 +121,8 @@ def ignite(task: Task, seed: int) -> tuple[float, int]:
     for group in optimizer.param_groups:
         group["lr"] = 3e-4
     finder, steps = ignite_ramp(task, model, optimizer, loader)
-    return float(finder.lr_suggestion()), steps
+    rate: Any = finder.lr_suggestion()
+    return float(np.max(rate)), steps  # of several groups it names each one's, all of them alike
 
 
 def ignite_ramp(task: Task, model: nn.Module, optimizer: Optimizer, loader: Any, **ramp: Any) -> tuple[Any, int]:

@@ -28,7 +28,7 @@ from benchmarks.cases import CASES, Case
 from benchmarks.command import Command
 from benchmarks.farm import Farm
 from benchmarks.table import markdown, span
-from benchmarks.tools import PEER_CYCLES, PEER_RATIO, SHARES, TOOLS, at_cost, suggest, train
+from benchmarks.tools import PEER_CYCLES, PEER_RATIO, TOOLS, suggest, train
 
 SUGGESTION_SEEDS, TRAINING_SEEDS, GRID_SEED = (101, 102, 103), (1, 2, 3), 0
 
@@ -186,15 +186,13 @@ def measure(farm: Farm, names: Sequence[str], tools: Sequence[str], seeds: Seque
 
 def main() -> None:
     """Measure the tasks named on the command line."""
-    parser = Command(__doc__, tools=TOOLS)
-    parser.add_argument("--costs", action="store_true", help=f"our range test also at {SHARES} trainings")
+    parser = Command(__doc__, tools=TOOLS, costs=True)
     parser.add_argument(
         "--seeds", type=int, default=len(TRAINING_SEEDS), choices=[1, 2, 3], help="trainings of each schedule"
     )
     chosen = parser.chosen()
-    tools = [*chosen.tools, *([at_cost(share) for share in SHARES] if chosen.costs else [])]
     with Farm.of(chosen) as farm:
-        print(measure(farm, chosen.tasks, tools, TRAINING_SEEDS[: chosen.seeds]))
+        print(measure(farm, chosen.tasks, chosen.tools, TRAINING_SEEDS[: chosen.seeds]))
 
 
 if __name__ == "__main__":

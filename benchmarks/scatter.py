@@ -1,7 +1,8 @@
 """How much a suggestion depends on luck: the standard deviation of log10 of both bounds over 20 seeds, for every tool.
 
     python -m benchmarks.scatter                              # the four short tasks
-    python -m benchmarks.scatter digits_mlp_sgdm --seeds 5
+    python -m benchmarks.scatter --costs --tools clr          # ours alone, also at other budgets
+    python -m benchmarks.scatter fashion_long --tools clr     # a long task
 
 A seed decides initial weights and the order of the data, for every tool alike. A peer gives one rate, and so its bounds
 scatter alike. With the results file of benchmarks.quality, the suggestions made there are not made again.
@@ -60,7 +61,7 @@ def measure(farm: Farm, names: Sequence[str], tools: Sequence[str], seeds: int) 
 
 def main() -> None:
     """Measure the tasks named on the command line."""
-    parser = Command(__doc__, tools=TOOLS)
+    parser = Command(__doc__, tools=TOOLS, costs=True)
     parser.add_argument("--seeds", type=int, default=20)
     chosen = parser.chosen()
     with Farm.of(chosen) as farm:

@@ -12,12 +12,14 @@ class Explosion:
         self.head: list[float] = []
         self.last: list[float] = []
         self.lowest = math.inf
+        self.start = self.scatter = math.nan
 
     def after(self, losses: list[float]) -> bool:
         """Whether it exploded by the end of ``losses``, which follow those of the call before."""
-        self.head = (self.head + losses)[:8]
+        if len(self.head) < 8:
+            self.head = (self.head + losses)[:8]
+            self.start = median(self.head)
+            self.scatter = max(max(self.head) - min(self.head), 1e-3 * abs(self.start))
         self.last = (self.last + losses)[-3:]
         self.lowest = min(self.lowest, *losses)
-        start = median(self.head)
-        scale = max(start - self.lowest, max(self.head) - min(self.head), 1e-3 * abs(start))
-        return min(self.last) > start + self.falls * scale
+        return min(self.last) > self.start + self.falls * max(self.start - self.lowest, self.scatter)

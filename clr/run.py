@@ -22,7 +22,8 @@ class Run:
         steps: optimizer steps to take, >= 1.
         seed: of initialisation, data order and every other random choice.
         evaluate_every: steps between points, >= 1; the last step always has one.
-        val_limit: validation examples to score at points before the last (None: all).
+        val_limit: validation examples to score at a point (None: all), always the first ones; fewer where points are
+            so close together that scoring would take longer than half of the training between them.
         explode: stop, as diverged, once the loss stays above its start by this many times its deepest fall; None:
             run to the end, unless the loss is no longer finite.
         gamma: decay per step of the exp_range policies.

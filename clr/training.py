@@ -25,6 +25,10 @@ SYNC_STEPS = 16
 """Losses are read from the device at least this often: rarely enough not to stall a GPU, often enough to stop soon
 after a loss is no longer finite."""
 
+SCORED_SHARE = 1.5
+"""Most validation examples scored at a point, over those trained on since the last, where a run limits them: scoring
+one takes a third of what training on it does, so the points take half of the training's time at most."""
+
 MOST_SKIPS = 40
 """A scaler that skips this many updates in a row has halved its scale from 2**16 to 2**-24, the smallest number of
 fp16: the gradients are not finite at any scale."""
@@ -96,6 +100,10 @@ class _Training:
         self.rate = schedule(run.policy, base_lr=run.base_lr, max_lr=run.max_lr, stepsize=run.stepsize, gamma=run.gamma)
         self.plateau = None if run.patience is None else Plateau(task.score[1], run.patience)
         self.explosion = Explosion(run.explode) if run.explode is not None else None
+        self.val_limit = run.val_limit
+        if self.val_limit is not None:
+            trained = run.evaluate_every * task.accumulate * task.batch_size
+            self.val_limit = max(1, min(self.val_limit, int(SCORED_SHARE * trained)))
         self.step, self.ended = 0, False
         self.rates: list[float] = []
         self.losses: list[float] = []
@@ -132,9 +140,8 @@ class _Training:
         return self._point(self.step, None if diverged else metric, diverged)
 
     def _metric(self) -> float | None:
-        limit = None if self.step == self.run.steps else self.run.val_limit
         self._averaging("eval")
-        metric = evaluate(self.task, self.network, self.device, limit)
+        metric = evaluate(self.task, self.network, self.device, self.val_limit)
         self._averaging("train")
         return metric
 

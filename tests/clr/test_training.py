@@ -280,15 +280,20 @@ def test_the_metric_is_the_mean_over_examples_and_not_over_batches() -> None:
     assert curve.metric[-1] == pytest.approx(expected)
 
 
-def test_a_limit_on_validation_examples_holds_for_all_points_but_the_last() -> None:
+@pytest.mark.parametrize(
+    ("limit", "accumulate", "examples"), [(None, 1, 40), (10, 1, 10), (40, 1, 3 * 5 * 2 // 2), (40, 2, 3 * 5 * 4 // 2)]
+)
+def test_a_limited_point_scores_no_more_than_half_as_long_as_was_trained(
+    limit: int | None, accumulate: int, examples: int
+) -> None:
     seen = []
 
     def metric(output: Tensor, target: Tensor) -> float:
         seen.append(len(target))
         return 0.5
 
-    list(train(make(val=VAL, metric=metric), a_run(val_limit=10)))
-    assert seen == [10, 10, 10, 40]
+    list(train(make(val=VAL, metric=metric, batch_size=2, accumulate=accumulate), a_run(val_limit=limit)))
+    assert seen == 4 * [examples]
 
 
 def test_a_network_trains_in_train_mode_and_is_scored_in_eval_mode() -> None:
