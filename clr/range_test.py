@@ -144,37 +144,48 @@ def side_by_side(plans: Sequence[Plan[Finding]]) -> Plan[list[Finding]]:
 def read_together(findings: Sequence[Finding]) -> Bounds:
     """Bounds from what the repetitions found: the geometric mean of their rates, and an interval that holds them all.
 
-    A repetition that is inconclusive by itself keeps its vote where it still knows at which rates the training breaks.
+    A repetition that is inconclusive by itself keeps its vote where it still knows at which rates the training breaks,
+    unless it contradicts those that are conclusive.
     """
     count, doubts = len(findings), list(dict.fromkeys(doubt for finding in findings for doubt in finding.doubts))
-    conclusive = [finding for finding in findings if finding.confidence != "inconclusive"]
-    rates = [finding.max_lr for finding in findings if finding.max_lr is not None]
+    conclusive = [finding.max_lr for finding in findings if finding.max_lr and finding.confidence != "inconclusive"]
     if not conclusive:
         return Bounds.inconclusive(*doubts)
+    middle = _mean(conclusive)
+    voting = [
+        (finding.max_lr, finding.interval)
+        for finding in findings
+        if finding.max_lr and finding.interval
+        if finding.confidence != "inconclusive" or middle / APART <= finding.max_lr <= middle * APART
+    ]
+    rates = [rate for rate, _ in voting]
     reasons = [f"{sum(len(finding.runs) for finding in findings)} runs in {count} repetition{'s' if count > 1 else ''}"]
     spread = max(rates) / min(rates)
     if count > 1:
         reasons.append(f"their max_lr differ by a factor of {spread:.2g}")
     if len(conclusive) < count:
         reasons.append(f"{count - len(conclusive)} of {count} are inconclusive by themselves")
+    if left_out := sum(finding.max_lr is not None for finding in findings) - len(voting):
+        reasons.append(f"{left_out} of these contradict the others, and do not count")
     grade = sum(GRADES.index(finding.confidence) for finding in findings) / count - (1 if spread > APART else 0)
     max_lr = _mean(rates)
-    intervals = [finding.interval for finding in findings if finding.interval is not None]
     interval = {
         "base_lr": _base_interval(max_lr, [finding.onset for finding in findings if finding.onset is not None]),
         "max_lr": (
-            min([_mean([low for low, _ in intervals]), *rates]),
-            max([_mean([high for _, high in intervals]), *rates]),
+            min([_mean([low for _, (low, _) in voting]), *rates]),
+            max([_mean([high for _, (_, high) in voting]), *rates]),
         ),
     }
     return Bounds(max_lr / RATIO, max_lr, interval, GRADES[max(1, int(grade))], reasons + doubts)
 
 
 def _base_interval(max_lr: float, onsets: Sequence[Interval]) -> Interval:
-    """From base_lr to where the seeds' losses began to fall, within the ratios that do equally well."""
+    """From base_lr to where the seeds' losses began to fall, within the ratios that do equally well, or all these."""
     least, most = (max_lr / ratio for ratio in reversed(BASE_RATIOS))
-    low = _mean([min(onset[0], max_lr / RATIO) for onset in onsets] or [max_lr / RATIO])
-    high = _mean([max(onset[1], max_lr / RATIO) for onset in onsets] or [max_lr / RATIO])
+    if not onsets:
+        return least, most
+    low = _mean([min(onset[0], max_lr / RATIO) for onset in onsets])
+    high = _mean([max(onset[1], max_lr / RATIO) for onset in onsets])
     return min(max(low, least), most), min(max(high, least), most)
 
 

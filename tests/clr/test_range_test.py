@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clr.bounds import RATIO, Bounds
+from clr.bounds import RATIO, Bounds, Confidence
 from clr.charts import svg
 from clr.proposal import Budget
-from clr.range_test import ENOUGH_STEPS, RangeTest, range_test_plan, side_by_side, steps_of_test
+from clr.range_test import ENOUGH_STEPS, RangeTest, range_test_plan, read_together, side_by_side, steps_of_test
 from clr.repetition import FEWEST_STEPS, HIGHEST, LOWEST, Finding, repetition
 from clr.run import Curve, Plan, Run
 from clr.spec import RangeTestSpec
@@ -290,6 +290,34 @@ def test_a_repetition_that_neither_learnt_nor_broke_has_no_vote() -> None:
     assert "1 of 2 are inconclusive by themselves" in one.bounds.reasons
     assert conclusive(one.bounds)[1] == pytest.approx(conclusive(found().bounds)[1], rel=0.4)
     assert one.bounds.confidence == "low"
+
+
+def reading(max_lr: float | None, confidence: Confidence = "high") -> Finding:
+    interval = None if max_lr is None else (max_lr / 2, max_lr * 2)
+    return Finding(max_lr, interval, None, confidence, [], None, [])
+
+
+@pytest.mark.parametrize(
+    ("others", "max_lr", "left_out"),
+    [
+        ([reading(0.2, "inconclusive")], math.sqrt(0.1 * 0.2), 0),
+        ([reading(0.41, "inconclusive")], 0.1, 1),
+        ([reading(0.1, "low"), reading(1e-5, "inconclusive"), reading(None, "inconclusive")], 0.1, 1),
+        ([reading(0.9, "low")], 0.3, 0),
+    ],
+)
+def test_an_inconclusive_repetition_has_no_vote_against_the_conclusive_ones(
+    others: list[Finding], max_lr: float, left_out: int
+) -> None:
+    bounds = read_together([reading(0.1), *others])
+    assert conclusive(bounds)[1] == pytest.approx(max_lr)
+    assert [reason[0] for reason in bounds.reasons if "do not count" in reason] == left_out * ["1"]
+
+
+def test_with_no_onset_any_base_lr_may_be_right_that_does_equally_well() -> None:
+    interval = read_together([reading(0.1)]).interval
+    assert interval is not None
+    assert interval["base_lr"] == pytest.approx((0.005, 0.1 / 3))
 
 
 def test_rows_are_the_ramps_steps_with_their_seeds() -> None:
