@@ -1,17 +1,23 @@
 """A task made of the caller's own model, optimizer and loader, and their return as they were, bit for bit."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from clr.data import Data, loader_generators
-from clr.module_state import attributes, set_attributes
+from clr.errors import InvalidArgument
+from clr.module_state import attributes, put, set_attributes
 from clr.task import Task, model_loss
+
+FIELDS = {field.name for field in fields(Task)} - {"model", "optimizer", "groups", "device"}
+"""What a caller may say of a task besides its model and optimizer."""
 
 
 @contextmanager
@@ -22,7 +28,7 @@ def borrowed(
     train: Data,
     val: Data | None = None,
     loss: Callable[[Any, Any], Tensor] = model_loss,
-    **fields: Any,
+    **more: Any,
 ) -> Iterator[Task]:
     """A task whose every run starts from ``model`` and ``optimizer`` as they are now, whatever it does to them.
 
@@ -33,9 +39,20 @@ def borrowed(
     Args:
         model, optimizer: the caller's own, on whatever device they are.
         train, val, loss: as in ``clr.Task``.
-        fields: further fields of ``clr.Task``.
+        more: further fields of ``clr.Task``, but for ``groups`` and ``device``: the optimizer has its groups, the
+            model its device.
+
+    Raises:
+        InvalidArgument: a field is unknown, or the model cannot be trained by the optimizer.
     """
-    restore = [_model_state(model), _optimizer_state(optimizer), *map(_generator_state, (train, val))]
+    _check(model, optimizer, more)
+    modules = [one for one in (model, loss, more.get("metric")) if isinstance(one, nn.Module)]
+    restore = [
+        *map(_module_state, modules),
+        _parameter_state([parameter for group in optimizer.param_groups for parameter in group["params"]]),
+        _optimizer_state(optimizer),
+        *map(_generator_state, (train, val)),
+    ]
 
     def fresh() -> nn.Module:
         for back in restore:
@@ -43,7 +60,9 @@ def borrowed(
         return model
 
     device = next((str(parameter.device) for parameter in model.parameters()), None)
-    try:
+    with ExitStack() as returned:  # every one, also where another fails
+        for back in reversed(restore):
+            returned.callback(back)
         yield Task(
             model=fresh,
             optimizer=lambda _groups: optimizer,
@@ -51,32 +70,64 @@ def borrowed(
             val=val,
             loss=loss,
             device=device,
-            **fields,
+            **more,
         )
-    finally:
-        for back in restore:
-            back()
 
 
-def _model_state(model: nn.Module) -> Callable[[], None]:
-    tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
-    gradients = [(one, None if one.grad is None else one.grad.detach().clone()) for one in model.parameters()]
+def _check(model: nn.Module, optimizer: Optimizer, given: Iterable[str]) -> None:
+    if unknown := sorted(set(given) - FIELDS):
+        raise InvalidArgument(f"{unknown[0]}: must be one of model, optimizer, {', '.join(sorted(FIELDS))}")
+    if not isinstance(model, nn.Module):
+        raise InvalidArgument(f"model: must be a torch module, but got {model!r}")
+    if not isinstance(optimizer, Optimizer):
+        raise InvalidArgument(f"optimizer: must be a torch optimizer, but got {optimizer!r}")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise InvalidArgument("optimizer: must step without a closure, but got LBFGS, which needs one")
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise InvalidArgument("model: must know the shapes of its parameters, but has lazy ones: give it a batch first")
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not any(id(parameter) in held and parameter.requires_grad for parameter in model.parameters()):
+        raise InvalidArgument("optimizer: must hold a parameter of the model that requires a gradient, but holds none")
+
+
+def _module_state(model: nn.Module) -> Callable[[], None]:
+    parameters = _parameter_state(model.parameters())
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     plain = attributes(model)  # train or eval mode is among them
     own = [dict(vars(module)) for module in model.modules()]
-    places = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    places: list[tuple[Any, dict[str, Any]]] = [
+        (held, dict(held))
+        for module in model.modules()
+        for held in (module._modules, module._parameters, module._buffers)
+    ]
 
-    @torch.no_grad()
     def back() -> None:
-        for buffers, saved_buffers in places:  # a module may give a buffer's name to another tensor
-            buffers.clear()
-            buffers.update(saved_buffers)
-        for tensor, saved in tensors:
-            tensor.copy_(saved)
-        for parameter, gradient in gradients:
-            parameter.grad = None if gradient is None else gradient.clone()
-        for module, values, names in zip(model.modules(), own, plain, strict=True):
-            vars(module).update({name: values[name] for name in names})  # not the tensors that training put there
+        for held, saved_places in places:  # a module may give a name to another tensor, or make a module as it goes
+            held.clear()
+            held.update(saved_places)
+        parameters()
+        for buffer, saved in buffers:
+            put(buffer, saved)
+        for module, values in zip(model.modules(), own, strict=True):
+            for name in vars(module).keys() - values.keys():
+                del vars(module)[name]
+            vars(module).update(values)  # not the tensors that training put there
         set_attributes(model, plain)
+
+    return back
+
+
+def _parameter_state(parameters: Iterable[Tensor]) -> Callable[[], None]:
+    saved = [
+        (one, one.detach().clone(), None if one.grad is None else one.grad.detach().clone(), one.requires_grad)
+        for one in parameters
+    ]
+
+    def back() -> None:
+        for one, values, gradient, requires_grad in saved:
+            put(one, values)
+            one.requires_grad_(requires_grad)
+            one.grad = None if gradient is None else gradient.clone()
 
     return back
 
@@ -91,9 +142,9 @@ def _optimizer_state(optimizer: Optimizer) -> Callable[[], None]:
         optimizer.state.clear()
         optimizer.state.update({parameter: deepcopy(values) for parameter, values in state.items()})
         for group, saved in zip(optimizer.param_groups, groups, strict=True):
-            parameters = group["params"]
+            fresh = {"params": group["params"]} | deepcopy(saved)
             group.clear()
-            group.update({"params": parameters} | deepcopy(saved))
+            group.update(fresh)
 
     return back
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import is_dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
@@ -78,6 +79,11 @@ def take(data: Data, index: torch.Tensor | slice) -> Batch:
     return tuple(value[index] for value in data)
 
 
+def _is_of_arrays(data: Data) -> bool:
+    values = data.values() if isinstance(data, Mapping) else data if isinstance(data, tuple) else ()
+    return any(isinstance(value, np.ndarray) for value in values)
+
+
 def batches_per_epoch(data: Data, batch_size: int) -> int:
     """Batches in one pass over ``data``; the last, partial one is dropped unless it is the only one.
 
@@ -86,9 +92,12 @@ def batches_per_epoch(data: Data, batch_size: int) -> int:
     """
     count = examples(data)
     if count is None:
-        if not isinstance(data, Sized):
-            raise InvalidArgument("train: must have a length (its number of batches), but has none; wrap it")
-        count, batch_size = len(data), 1
+        if _is_of_arrays(data):
+            raise InvalidArgument("train: a tuple or mapping must hold tensors, but holds arrays; use torch.as_tensor")
+        try:
+            count, batch_size = len(data), 1
+        except TypeError:  # also a loader whose dataset has none
+            raise InvalidArgument("train: must have a length (its number of batches), but has none; wrap it") from None
     if count == 0:
         raise InvalidArgument("train: must hold at least one example, but is empty")
     return max(1, count // batch_size)

@@ -14,7 +14,7 @@ from clr.range_test import RangeTest, range_test_plan
 from clr.recommendation import Cost, Evidence, Recommendation, Source
 from clr.run import Curve, Point, Run, fresh_seeds
 from clr.search import Found, Search, best, create_study
-from clr.spec import ConfirmSpec, RangeTestSpec, SearchSpec
+from clr.spec import ConfirmSpec, RangeTestSpec, SearchSpec, checked
 
 if TYPE_CHECKING:
     from clr.task import Task
@@ -54,10 +54,19 @@ def range_test(
     if not (own.keys() >= OWN if task is None else not own):
         given = ", ".join(["a task"] * (task is not None) + sorted(own)) or "neither"
         raise InvalidArgument(f"task: give a task, or model=, optimizer= and train= of your own, but got {given}")
+    spec = checked(RangeTestSpec, seeds=seeds) if test is None else test
     with ExitStack() as stack:
-        task = task or stack.enter_context(borrowed(**own))
+        task = _checked_task(task) if task is not None else stack.enter_context(borrowed(**own))
         budget = Budget(epochs, task.iterations_per_epoch)
-        return execute(task, range_test_plan(budget, test or RangeTestSpec(seeds=seeds), seed))
+        return execute(task, range_test_plan(budget, spec, seed))
+
+
+def _checked_task(task: Any) -> "Task":
+    from clr.task import Task
+
+    if not isinstance(task, Task):
+        raise InvalidArgument(f"task: must be a clr.Task, such as clr.load_task makes, but got {task!r}")
+    return task
 
 
 def search(
@@ -73,8 +82,8 @@ def search(
         seed: of the sampler; every trial trains on one and the same seed made from it.
         ranges: ``ratio``, ``stepsize_multiplier``, ``policies``, as in ``clr.spec.SearchSpec``.
     """
-    _, direction, _ = task.score
-    spec = SearchSpec(trials=trials, **ranges)
+    _, direction, _ = _checked_task(task).score
+    spec = checked(SearchSpec, trials=trials, **ranges)
     budget = Budget(epochs, task.iterations_per_epoch)
     study = create_study(None, None, direction, seed)
     asking = Search(study, spec, bounds, budget)
@@ -119,7 +128,7 @@ def recommend(
     from clr.training import execute
 
     began = time.monotonic()
-    metric, direction, _ = task.score
+    metric, direction, _ = _checked_task(task).score
     budget = Budget(epochs, task.iterations_per_epoch)
     tested = range_test(task, epochs=epochs, seeds=seeds, seed=seed)
     first = budget.first_proposal(tested.bounds)
@@ -132,7 +141,7 @@ def recommend(
         return result("range_test", None, tested.cost_steps)
     found = search(task, tested.bounds, epochs=epochs, trials=trials, seed=seed, **ranges)
     finalists = list(dict.fromkeys([found.best or first, first]))
-    spec = ConfirmSpec(seeds=seeds)
+    spec = checked(ConfirmSpec, seeds=seeds)
     confirmed = execute(task, confirm_plan(finalists, spec, budget, seed, direction))
     steps = tested.cost_steps + found.steps + confirm_steps(finalists, spec, budget)
     evidence = Evidence(metric, direction, epochs, seeds, confirmed.runs, confirmed.verdict)

@@ -1,6 +1,5 @@
 """The policies as a torch ``LRScheduler``, stepped once after every optimizer step."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from clr.errors import InvalidArgument
-from clr.policies import schedule
+from clr.policies import is_number, schedule
 
 Bound = float | list[float] | tuple[float, ...]
 Groups = list[dict[str, Any]]
@@ -74,6 +73,8 @@ class CyclicPolicyLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, **arguments: Any) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise InvalidArgument(f"optimizer: must be a torch optimizer, but got {optimizer!r}")
         self.arguments = _checked(arguments, optimizer.param_groups)
         super().__init__(optimizer)
 
@@ -81,7 +82,7 @@ class CyclicPolicyLR(LRScheduler):
         """Rate of each group at the current step, its multiplier applied."""
         groups = self.optimizer.param_groups
         return [
-            rate(self.last_epoch) * _multiplier(group)
+            rate(self.last_epoch) * multiplier(group)
             for group, rate in zip(groups, _rates(self.arguments, groups), strict=True)
         ]
 
@@ -92,15 +93,15 @@ class CyclicPolicyLR(LRScheduler):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from where ``state_dict`` was taken, under its policy; the argument itself is left as it is.
 
-        As with torch's schedulers, the optimizer's current rates belong to the optimizer's state: load both.
+        As with torch's schedulers, the optimizer's current rates belong to the optimizer's state: make the scheduler,
+        then load both.
 
         Raises:
             InvalidArgument: ``state_dict`` is not the state of a ``CyclicPolicyLR``, or not for such groups.
         """
-        if set(state_dict) != {*_CASTS, "last_epoch"}:
-            raise InvalidArgument(
-                f"state_dict: must hold {', '.join(_CASTS)} and last_epoch, but got {list(state_dict)}"
-            )
+        if not isinstance(state_dict, Mapping) or set(state_dict) != {*_CASTS, "last_epoch"}:
+            got = list(state_dict) if isinstance(state_dict, Mapping) else repr(state_dict)
+            raise InvalidArgument(f"state_dict: must hold {', '.join(_CASTS)} and last_epoch, but got {got}")
         step = state_dict["last_epoch"]
         if isinstance(step, bool) or not isinstance(step, int) or step < 0:
             raise InvalidArgument(f"last_epoch: must be a whole number, at least 0, but got {step!r}")
@@ -132,7 +133,7 @@ def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(arguments: Mapping[str, Any], groups: Groups) -> dict[str, Any]:
     _rates(arguments, groups)
     for group in groups:
-        _multiplier(group)
+        multiplier(group)
     return _plain(arguments)
 
 
@@ -155,8 +156,13 @@ def _per_group(field: str, bound: Any, groups: int) -> list[Any]:
     return list(bound)
 
 
-def _multiplier(group: Mapping[str, Any]) -> float:
+def multiplier(group: Mapping[str, Any]) -> float:
+    """A parameter group's ``"lr_mult"``, by default 1.
+
+    Raises:
+        InvalidArgument: it is not a finite number, at least 0.
+    """
     value = group.get("lr_mult", 1.0)
-    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if not is_number(value) or value < 0:
         raise InvalidArgument(f"lr_mult: must be a finite number, at least 0, but got {value!r}")
     return float(value)

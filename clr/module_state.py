@@ -40,10 +40,33 @@ def _copy(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else deepcopy(value)
 
 
+def put(tensor: Tensor, saved: Tensor) -> None:
+    """Give ``tensor`` the values of ``saved``, in place unless its shape is another now.
+
+    It may be expanded, or have been made in inference mode.
+    """
+    if tensor.shape != saved.shape:
+        tensor.data = saved.clone()
+        return
+    if tensor.layout is torch.strided:  # an expanded dimension is one element in memory
+        once = tuple(slice(1) if stride == 0 else slice(None) for stride in tensor.stride())
+        tensor, saved = tensor.detach()[once], saved[once]
+    with torch.inference_mode() if tensor.is_inference() else torch.no_grad():
+        tensor.copy_(saved)
+
+
 def _put(now: Any, saved: Any) -> Any:
-    if not isinstance(saved, Tensor):
-        return deepcopy(saved)
-    if isinstance(now, Tensor) and (now.shape, now.dtype, now.requires_grad) == (saved.shape, saved.dtype, False):
-        with torch.no_grad():
-            return now.copy_(saved)
-    return saved.clone()
+    if isinstance(saved, Tensor):
+        if isinstance(now, Tensor) and (now.shape, now.dtype, now.requires_grad) == (saved.shape, saved.dtype, False):
+            put(now, saved)
+            return now
+        return saved.clone()
+    if isinstance(saved, list) and type(now) is list:  # others may hold the same list
+        now[:] = deepcopy(saved)
+        return now
+    if isinstance(saved, dict) and type(now) is dict:
+        new = deepcopy(saved)
+        now.clear()
+        now.update(new)
+        return now
+    return deepcopy(saved)

@@ -355,7 +355,7 @@ def schedule(
     >>> rate(0), rate(2000), rate(4000)
     (0.001, 0.006, 0.001)
     """
-    policy = (POLICIES | RAMPS).get(name)
+    policy = (POLICIES | RAMPS).get(name) if isinstance(name, str) else None
     if policy is None:
         raise InvalidArgument(f"policy: must be one of {', '.join(POLICIES | RAMPS)}, but got {name!r}")
     base_lr, max_lr = _rate("base_lr", base_lr, zero=name in ("linear_ramp", "cosine")), _rate("max_lr", max_lr)
@@ -397,29 +397,30 @@ def _decay(gamma: float | None, step: int) -> float:
 
 def _rate(field: str, value: Any, zero: bool = False) -> float:
     rule = "at least 0" if zero else "above 0"
-    if not (_is_number(value) and (value > 0 or (zero and value == 0))):
+    if not (is_number(value) and (value > 0 or (zero and value == 0))):
         raise InvalidArgument(f"{field}: must be a finite number {rule}, but got {value!r}")
     return float(value)
 
 
 def _factor(value: Any) -> float:
-    if not (_is_number(value) and 0 < value <= 1):
+    if not (is_number(value) and 0 < value <= 1):
         raise InvalidArgument(f"gamma: must be a number in (0, 1], but got {value!r}")
     return float(value)
 
 
 def _steps(field: str, value: Any) -> int:
-    if not _is_number(value) or value != int(value) or value < 1:
+    if not is_number(value) or value != int(value) or value < 1:
         raise InvalidArgument(f"{field}: must be a whole number of steps, at least 1, but got {value!r}")
     return int(value)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is one finite number, also NumPy's or torch's."""
     if isinstance(value, bool | str | bytes):
         return False
     try:
         return math.isfinite(value)
-    except (TypeError, OverflowError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return False
 
 

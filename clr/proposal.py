@@ -1,12 +1,12 @@
 """A proposal: the schedule that fills a budget with whole cycles between two bounds."""
 
 from dataclasses import asdict, dataclass
-from math import ceil, floor, inf
+from math import ceil, floor
 from typing import Any
 
 from clr.bounds import Bounds
 from clr.errors import InvalidArgument
-from clr.policies import DECAYING
+from clr.policies import DECAYING, is_number
 from clr.run import Run
 
 LONGEST_MULTIPLIER = 10.0
@@ -107,7 +107,7 @@ class Budget:
     iterations_per_epoch: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.epochs < inf:
+        if not is_number(self.epochs) or self.epochs <= 0:
             raise InvalidArgument(f"epochs: must be above 0 and finite, but got {self.epochs!r}")
         if self.iterations_per_epoch < 1:
             raise InvalidArgument(f"iterations_per_epoch: must be at least 1, but got {self.iterations_per_epoch!r}")

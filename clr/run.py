@@ -3,9 +3,12 @@
 import math
 from collections.abc import Generator, Iterable
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+
+from clr.errors import InvalidArgument
 
 Result = TypeVar("Result")
 Direction = Literal["maximize", "minimize"]
@@ -143,5 +146,7 @@ def fresh_seeds(seed: int, stage: str, count: int) -> list[int]:
     >>> fresh_seeds(0, "confirm", 5)[:2] == fresh_seeds(0, "confirm", 2)
     True
     """
-    sequence = np.random.SeedSequence([seed, *stage.encode()])
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise InvalidArgument(f"seed: must be a whole number, at least 0, but got {seed!r}")
+    sequence = np.random.SeedSequence([int(seed), *stage.encode()])
     return [int(value) for value in sequence.generate_state(count) >> 1]

@@ -5,7 +5,8 @@ everywhere. Unknown fields are errors.
 """
 
 import re
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -13,12 +14,14 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from clr.errors import InvalidArgument
 from clr.proposal import default_multipliers, whole_cycles
 
 CyclicPolicy = Literal["triangular", "triangular2", "exp_range", "exp_range_amplitude", "welch", "hann"]
@@ -48,6 +51,27 @@ def _ascending(values: tuple[float, float]) -> tuple[float, float]:
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Spec = TypeVar("Spec", bound=_Strict)
+
+
+def checked(kind: type[Spec], **fields: Any) -> Spec:
+    """A specification of plain values.
+
+    Raises:
+        InvalidArgument: a field is unknown or breaks its rule.
+    """
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise InvalidArgument("; ".join(map(_sentence, error.errors()))) from None
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    field = ".".join(map(str, error["loc"]))
+    rule = f"{error['msg'][:1].lower()}{error['msg'][1:]}"
+    return f"{field + ': ' if field else ''}{rule}, but got {error['input']!r}"
 
 
 class _SGDArgs(_Strict):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 
 from clr.data import Batch, Data, batches_per_epoch
 from clr.errors import InvalidArgument
+from clr.policies import is_number
 
 Direction = Literal["maximize", "minimize"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -31,7 +33,9 @@ def forward(model: nn.Module, batch: Batch) -> tuple[Any, Any]:
 
 def model_loss(output: Any, _target: Any) -> Tensor:
     """The loss that a model computed itself (``output.loss`` or ``output["loss"]``)."""
-    loss: Tensor = output["loss"] if isinstance(output, Mapping) else output.loss
+    loss: Tensor | None = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if loss is None:
+        raise InvalidArgument(f"loss: is needed, since the model's output, {type(output).__name__}, holds none")
     return loss
 
 
@@ -96,9 +100,13 @@ class Task:
 
     def __post_init__(self) -> None:
         for field, least in (("batch_size", 1), ("accumulate", 1), ("workers", 0)):
-            _require(field, getattr(self, field), f"must be at least {least}", getattr(self, field) >= least)
-        _require("clip_norm", self.clip_norm, "must be above 0", self.clip_norm is None or self.clip_norm > 0)
-        known = not isinstance(self.metric, str) or self.metric in ("accuracy", "loss")
+            value = getattr(self, field)
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            _require(field, value, f"must be a whole number, at least {least}", whole and value >= least)
+        positive = self.clip_norm is None or (is_number(self.clip_norm) and self.clip_norm > 0)
+        _require("clip_norm", self.clip_norm, "must be a number above 0", positive)
+        _require("loss", self.loss, "must be a function of output and target", callable(self.loss))
+        known = self.metric in (None, "accuracy", "loss") or callable(self.metric)
         _require("metric", self.metric, 'must be "accuracy", "loss" or a function', known)
         known = self.precision in ("fp32", "bf16", "fp16")
         _require("precision", self.precision, 'must be "fp32", "bf16" or "fp16"', known)

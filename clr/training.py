@@ -13,6 +13,7 @@ from clr.checkpoint import Checkpoint
 from clr.data import TrainingBatches, placed, validation_batches
 from clr.errors import InvalidArgument
 from clr.explosion import Explosion
+from clr.lr_scheduler import multiplier
 from clr.module_state import attributes, set_attributes
 from clr.plateau import Plateau
 from clr.policies import schedule
@@ -94,7 +95,7 @@ class _Training:
         if run.optimizer is not None:
             self.optimizer = self_tuning(run.optimizer, self.optimizer)
         self._averaging("train")
-        self.multipliers = [group.get("lr_mult", 1.0) for group in self.optimizer.param_groups]
+        self.multipliers = [multiplier(group) for group in self.optimizer.param_groups]
         self.scaler = torch.amp.GradScaler(device.type, enabled=task.precision == "fp16")
         self.batches = TrainingBatches(task.train, task.batch_size, run.seed, device, task.collate, task.workers)
         self.rate = schedule(run.policy, base_lr=run.base_lr, max_lr=run.max_lr, stepsize=run.stepsize, gamma=run.gamma)
@@ -107,7 +108,8 @@ class _Training:
         self.step, self.ended = 0, False
         self.rates: list[float] = []
         self.losses: list[float] = []
-        self.model.train()
+        if not self.model.training:  # else a layer in eval mode was put there on purpose
+            self.model.train()
 
     def advance(self) -> Point | None:
         """Train until losses are read from the device; the point, where one is due by then."""
@@ -116,8 +118,8 @@ class _Training:
         while not due and len(unread) < SYNC_STEPS:
             lr = self.rate(self.step) * (1.0 if self.plateau is None else self.plateau.factor)
             self.rates.append(lr)
-            for group, multiplier in zip(self.optimizer.param_groups, self.multipliers, strict=True):
-                group["lr"] = lr * multiplier
+            for group, factor in zip(self.optimizer.param_groups, self.multipliers, strict=True):
+                group["lr"] = lr * factor
             unread.append(self._update())
             self.step += 1
             due = self.step % self.run.evaluate_every == 0 or self.step == self.run.steps
@@ -171,6 +173,8 @@ class _Training:
         for _ in range(task.accumulate):
             with _autocast(task, self.device):
                 loss = task.loss(*task.forward(self.network, next(self.batches)))
+            if self.step == 0:
+                _check_loss(loss)
             losses.append(loss.detach().float())
             if task.accumulate > 1:  # a quotient by 1 is a node of the graph all the same
                 loss = loss / task.accumulate
@@ -178,7 +182,8 @@ class _Training:
         total = losses[0] if task.accumulate == 1 else torch.stack(losses).mean()
         if task.clip_norm is not None:
             scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), task.clip_norm)
+            trained = [one for group in self.optimizer.param_groups for one in group["params"]]
+            nn.utils.clip_grad_norm_(trained, task.clip_norm)
         before = scaler.get_scale()
         scaler.step(self.optimizer)
         scaler.update()
@@ -246,19 +251,40 @@ def evaluate(task: Task, model: nn.Module, device: torch.device, limit: int | No
     if task.val is None:
         return None
     _, _, score = task.score
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         total, weight = torch.zeros((), device=device), 0
         for batch, size in validation_batches(task.val, max(task.batch_size, 256), limit, device, task.collate):
             with _autocast(task, device):
                 output, target = task.forward(model, batch)
-            total += torch.as_tensor(score(output, target), device=device).float() * size
+                total += _one_number(score(output, target), device) * size
             weight += size
     finally:
-        model.train()
+        for module, mode in modes:
+            module.training = mode
     if weight == 0:
         raise InvalidArgument("val: must hold at least one example, but is empty")
     return total.item() / weight
+
+
+def _one_number(value: Any, device: torch.device) -> Tensor:
+    try:
+        return torch.as_tensor(value, device=device).float().reshape(())
+    except (TypeError, RuntimeError):
+        got = list(value.shape) if isinstance(value, Tensor) else repr(value)
+        raise InvalidArgument(f"metric: must return one number, the mean over the batch, but got {got}") from None
+
+
+def _check_loss(loss: Any) -> None:
+    if not isinstance(loss, Tensor):
+        raise InvalidArgument(f"loss: must return a scalar tensor, but got {loss!r}")
+    if loss.ndim:
+        raise InvalidArgument(
+            f"loss: must return a scalar tensor, the mean over the batch, but got the shape {list(loss.shape)}"
+        )
+    if not loss.requires_grad:
+        raise InvalidArgument("loss: must depend on a parameter that requires a gradient, but got none that does")
 
 
 def _autocast(task: Task, device: torch.device) -> Any:
