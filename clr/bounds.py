@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from clr.errors import InvalidArgument
-from clr.reading import EDGE, FALL, MAD, Array, Start, averaged, despike, read_valley, smooth
+from clr.reading import EDGE, FALL, MAD, Array, Start, averaged, despike, read_valley, recorded, smooth
 from clr.run import Direction
 
 Confidence = Literal["high", "medium", "low", "inconclusive"]
 Interval = tuple[float, float]
 Recorded = tuple[Array, Array]  # rates, and what was recorded at them
+Span = tuple[float, float, float]  # lowest, value, highest
 
 RATIO = 10.0
 """max_lr / base_lr read from a loss: one triangle over the whole budget does equally well from 6 to 20."""
@@ -34,6 +35,9 @@ BASE_SHARE = 1 / 3
 
 SHORTEST = 20
 """Samples below which nothing is read: twice the smoothing's reach."""
+
+GRAIN = math.sqrt(2)
+"""An interval reaches at least this factor to each side: half an octave, the finest that seeds agree on."""
 
 END = 1 / 2
 """A max_lr above this share of the curve's last rate lies at its end: within the factor by which seeds may differ."""
@@ -79,7 +83,8 @@ def read_bounds(
     Args:
         lr: (n,) rates per step, rising; those at the start that are 0 are left out. For several seeds that did not
             share their rates, one such row each, of any length.
-        loss: (n,) or, for several seeds, one row each: training losses; NaN from a divergence on.
+        loss: (n,) or, for several seeds, one row each: training losses; NaN from a divergence on, or where none was
+            recorded.
         metric: as ``loss``; NaN where it was not taken.
         direction: whether a larger metric is better.
 
@@ -105,27 +110,30 @@ def read_bounds(
         return _together(losses, _from_loss, "the loss never fell", weakness)
     sign, learning = (1, "rose") if direction == "maximize" else (-1, "fell")
     metrics = [(rates, sign * row) for rates, row in _curves(lr, "metric", metric)]
-    weakness = "read from a recorded metric, with no run to prove it"
+    weakness = "read from a recorded metric, with no run to prove it; a slower ramp would give a lower max_lr"
     return _together(metrics, _from_metric, f"the metric never {learning}", weakness)
 
 
 def _together(
-    curves: Sequence[Recorded], read: Callable[[Array, Array], Interval | None], failure: str, weakness: str
+    curves: Sequence[Recorded], read: Callable[[Array, Array], tuple[Span, Span] | None], failure: str, weakness: str
 ) -> Bounds:
-    found = [pair for curve in curves if (pair := read(*curve)) is not None]
+    found = [spans for curve in curves if (spans := read(*curve)) is not None]
     if 2 * len(found) <= len(curves):
         finite = max(int(np.isfinite(values).sum()) for _, values in curves)
-        return Bounds.inconclusive(f"{failure} by more than its noise ({finite} finite values, of {SHORTEST} needed)")
-    base_lr, max_lr = (_mean_and_spread(values) for values in zip(*found, strict=True))
-    low, high = max_lr[1]
+        few = f": {finite} finite values, of {SHORTEST} needed" if finite < SHORTEST else ""
+        return Bounds.inconclusive(
+            f"{failure} by more than its noise{few}", "record a ramp of more steps, from a lower rate to a higher one"
+        )
+    (base_lr, base_interval), (max_lr, max_interval) = map(_mean, zip(*found, strict=True))
+    rates = [top for _, (_, top, _) in found]
     reasons = [weakness]
-    if max_lr[0] > END * max(float(rates[-1]) for rates, _ in curves):
+    if max_lr > END * max(float(rates[-1]) for rates, _ in curves):
         reasons.append("max_lr lies near the curve's end; unless the training broke there, a higher one may be better")
     return Bounds(
-        base_lr[0],
-        max_lr[0],
-        {"base_lr": base_lr[1], "max_lr": max_lr[1]},
-        "medium" if len(found) > 1 and high < 2 * low else "low",
+        base_lr,
+        max_lr,
+        {"base_lr": base_interval, "max_lr": max_interval},
+        "medium" if len(found) > 1 and max(rates) < 2 * min(rates) else "low",
         reasons,
     )
 
@@ -146,10 +154,15 @@ def _curves(lr: ArrayLike, name: str, values: ArrayLike) -> list[Recorded]:
 def _rows(name: str, values: Any) -> list[Array]:
     """One row for each seed, of any length."""
     try:
-        several = np.ndim(next(iter(values), 0)) > 0
-        return [np.asarray(row, float) for row in (values if several else [values])]
-    except (TypeError, ValueError):
+        several = np.ndim(next(iter(_plain(values)), 0)) > 0
+        return [np.asarray(_plain(row), float) for row in (values if several else [values])]
+    except (TypeError, ValueError, RuntimeError):
         raise InvalidArgument(f"{name}: must be numbers, (n,) or a row for each seed, but got {values!r:.80}") from None
+
+
+def _plain(values: Any) -> Any:
+    """A torch tensor as NumPy can read it: detached, on the host, in double precision."""
+    return values.detach().cpu().double() if hasattr(values, "detach") else values
 
 
 def _checked(rates: Array) -> Array:
@@ -170,22 +183,36 @@ def _checked(rates: Array) -> Array:
     return rates
 
 
-def _from_loss(rates: Array, loss: Array) -> Interval | None:
+def _from_loss(rates: Array, loss: Array) -> tuple[Span, Span] | None:
+    rates, loss = recorded(rates, loss)
+    while len(rates) >= SHORTEST:
+        top = _of_valley(rates, loss)
+        if top is not None:
+            low, value, high = top
+            return (low / RATIO, value / RATIO, high / RATIO), top
+        rates, loss = rates[: len(rates) // 2], loss[: len(loss) // 2]  # most of a linear ramp may lie beyond the break
+    return None
+
+
+def _of_valley(rates: Array, loss: Array) -> Span | None:
     start = Start.of(loss[: max(8, len(loss) // 10)])
     if start is None:
         return None
     valley = read_valley(np.log(rates), [loss], start, WIDTH)
     if not valley.learned or valley.fall <= FALL * start.error:  # few samples lie before the fall of a recorded ramp
         return None
-    top = math.exp(valley.minimum)
-    return top / RATIO, top
+    at = int(np.argmin(valley.curve))
+    higher = np.flatnonzero(valley.curve > valley.curve[at] + 2 * valley.error)
+    low = int(higher[higher < at].max(initial=-1)) + 1
+    high = int(higher[higher > at].min(initial=len(rates))) - 1
+    return _span(rates, low, at, high)
 
 
-def _from_metric(rates: Array, metric: Array) -> Interval | None:
+def _from_metric(rates: Array, metric: Array) -> tuple[Span, Span] | None:
     taken = np.isfinite(metric)
     if taken.sum() < SHORTEST:
         return None
-    rates, raw = rates[taken], despike(metric[taken])
+    rates, raw = rates[taken], despike(metric[taken], ends=True)
     curve = smooth(raw, WIDTH * len(raw))
     top = float(curve.max())
     # At its start the smoothed curve has half as many samples to average, so the rise errs by more than its top does.
@@ -196,10 +223,25 @@ def _from_metric(rates: Array, metric: Array) -> Interval | None:
     rise = top - bottom
     arrived = curve[int(np.argmax(curve >= top - EDGE * rise)) :]
     plateau = float(np.median(arrived[arrived >= top - 2 * EDGE * rise]))  # its middle, not its highest wiggle
-    max_lr = float(rates[int(np.argmax(curve >= plateau - NEAR_TOP * rise))])
-    climbing = float(rates[int(np.argmax(curve >= bottom + BASE_SHARE * rise))])
+
+    def crossing(level: float) -> Span:
+        levels = (level - 2 * error, level, min(level + 2 * error, top))
+        return _span(rates, *(int(np.argmax(curve >= one)) for one in levels))
+
+    max_lr, climbing = crossing(plateau - NEAR_TOP * rise), crossing(bottom + BASE_SHARE * rise)
     smallest, largest = PAPER_RATIOS
-    return min(max(climbing, max_lr / largest), max_lr / smallest), max_lr
+    low, value, high = (
+        min(max(base, top / largest), top / smallest) for base, top in zip(climbing, max_lr, strict=True)
+    )
+    return (low, value, high), max_lr
+
+
+def _span(rates: Array, low: int, at: int, high: int) -> Span:
+    """Rates at these places, no closer to each other than the smoothing's width and the grain."""
+    width = math.ceil(WIDTH * len(rates))
+    low, high = min(low, max(0, at - width)), max(high, min(len(rates) - 1, at + width))
+    value = float(rates[at])
+    return min(float(rates[low]), value / GRAIN), value, max(float(rates[high]), value * GRAIN)
 
 
 def _scatter(values: Array, despiked: Array) -> float:
@@ -208,8 +250,8 @@ def _scatter(values: Array, despiked: Array) -> float:
     return max(changes / math.sqrt(2), 1e-9 * float(np.median(np.abs(despiked))))  # smoothing rounds a constant
 
 
-def _mean_and_spread(values: Sequence[float]) -> tuple[float, Interval]:
-    """Geometric mean, lowest and highest over the seeds; for one seed, half an octave to each side, its grain."""
-    low, high = min(values), max(values)
-    mean = float(np.clip(np.exp(np.mean(np.log(values))), low, high))
-    return mean, (low, high) if len(values) > 1 else (low / math.sqrt(2), high * math.sqrt(2))
+def _mean(spans: Sequence[Span]) -> tuple[float, Interval]:
+    """Geometric means over the seeds; the interval holds every seed's value."""
+    values = [value for _, value, _ in spans]
+    low, mean, high = (float(np.exp(np.mean(np.log(each)))) for each in zip(*spans, strict=True))
+    return float(np.clip(mean, min(values), max(values))), (min(low, *values), max(high, *values))

@@ -6,6 +6,7 @@ a worker on a cluster.
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,10 @@ of the fall moves the interval of base_lr within them."""
 ENOUGH_STEPS, ENOUGH_EPOCHS = 2000, 4
 """A test is never longer than the training, and longer than both of these only when asked to be: the paper needed four
 epochs for its picture, and with 2,000 steps every run of the test is long enough to read."""
+
+
+CLEARLY = 4.0
+"""Standard errors between the best ends of two repetitions above which one is worse, and not unlucky."""
 
 
 @dataclass(frozen=True)
@@ -142,32 +147,24 @@ def side_by_side(plans: Sequence[Plan[Finding]]) -> Plan[list[Finding]]:
 
 
 def read_together(findings: Sequence[Finding]) -> Bounds:
-    """Bounds from what the repetitions found: the geometric mean of their rates, and an interval that holds them all.
-
-    A repetition that is inconclusive by itself keeps its vote where it still knows at which rates the training breaks,
-    unless it contradicts those that are conclusive.
-    """
-    count, doubts = len(findings), list(dict.fromkeys(doubt for finding in findings for doubt in finding.doubts))
-    conclusive = [finding.max_lr for finding in findings if finding.max_lr and finding.confidence != "inconclusive"]
-    if not conclusive:
-        return Bounds.inconclusive(*doubts)
-    middle = _mean(conclusive)
-    voting = [
-        (finding.max_lr, finding.interval)
-        for finding in findings
-        if finding.max_lr and finding.interval
-        if finding.confidence != "inconclusive" or middle / APART <= finding.max_lr <= middle * APART
-    ]
+    """Bounds from what the repetitions found: the geometric mean of their rates, in an interval that holds them all."""
+    if all(finding.confidence == "inconclusive" for finding in findings):
+        return Bounds.inconclusive(*_doubts(findings))
+    count, voting = len(findings), _voting(findings)
     rates = [rate for rate, _ in voting]
     reasons = [f"{sum(len(finding.runs) for finding in findings)} runs in {count} repetition{'s' if count > 1 else ''}"]
-    spread = max(rates) / min(rates)
+    grade = sum(GRADES.index(finding.confidence) for finding in findings) / count
+    known = [finding.max_lr for finding in findings if finding.max_lr is not None]
+    spread = max(known) / min(known)
     if count > 1:
-        reasons.append(f"their max_lr differ by a factor of {spread:.2g}")
-    if len(conclusive) < count:
-        reasons.append(f"{count - len(conclusive)} of {count} are inconclusive by themselves")
-    if left_out := sum(finding.max_lr is not None for finding in findings) - len(voting):
-        reasons.append(f"{left_out} of these contradict the others, and do not count")
-    grade = sum(GRADES.index(finding.confidence) for finding in findings) / count - (1 if spread > APART else 0)
+        reasons.append(f"their max_lr differ by a factor of {f'{spread:.2g}' if spread < 10 else f'{spread:.0f}'}")
+    if spread > APART or (count == 1 and findings[0].confidence != "high"):  # a single one has nothing to bear it out
+        grade -= 1
+    if uncertain := sum(finding.confidence == "inconclusive" for finding in findings):
+        reasons.append(f"{uncertain} of {count} are inconclusive by themselves")
+    if left_out := len(known) - len(voting):
+        reasons.append(f"{left_out} of {count} ended worse than the others, and do not count")
+        grade = 1
     max_lr = _mean(rates)
     interval = {
         "base_lr": _base_interval(max_lr, [finding.onset for finding in findings if finding.onset is not None]),
@@ -176,7 +173,30 @@ def read_together(findings: Sequence[Finding]) -> Bounds:
             max([_mean([high for _, (_, high) in voting]), *rates]),
         ),
     }
-    return Bounds(max_lr / RATIO, max_lr, interval, GRADES[max(1, int(grade))], reasons + doubts)
+    return Bounds(max_lr / RATIO, max_lr, interval, GRADES[max(1, int(grade))], reasons + _doubts(findings))
+
+
+def _voting(findings: Sequence[Finding]) -> list[tuple[float, Interval]]:
+    """Rates and intervals that count.
+
+    All do, even of repetitions that are inconclusive by themselves but know at which rates the training breaks. Where
+    they contradict each other, the proofs decide, which all trained as long: only the conclusive count, and of these
+    none whose best proof ended clearly above the best of all.
+    """
+    known = [(one, one.max_lr, one.interval, one.end) for one in findings if one.max_lr and one.interval and one.end]
+    rates = [rate for _, rate, _, _ in known]
+    if max(rates) > APART * min(rates):
+        known = [each for each in known if each[0].confidence != "inconclusive"]
+        best, error = min(end for _, _, _, end in known)
+        known = [each for each in known if each[3][0] - best <= CLEARLY * math.hypot(each[3][1], error)]
+    return [(rate, interval) for _, rate, interval, _ in known]
+
+
+def _doubts(findings: Sequence[Finding]) -> list[str]:
+    """Each once, with how many repetitions have it where not all do."""
+    counts = Counter(doubt for finding in findings for doubt in finding.doubts)
+    count = len(findings)
+    return [doubt if has == count else f"{doubt} ({has} of {count} repetitions)" for doubt, has in counts.items()]
 
 
 def _base_interval(max_lr: float, onsets: Sequence[Interval]) -> Interval:

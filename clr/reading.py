@@ -51,13 +51,25 @@ def averaged(width: float) -> float:
     return max(1.0, 2 * math.sqrt(math.pi) * width)
 
 
-def despike(values: ArrayLike) -> Array:
-    """Running median of three: one wild sample moves nothing. Same length; the ends are compared with themselves."""
+def despike(values: ArrayLike, ends: bool = False) -> Array:
+    """Running median of three: one wild sample moves nothing. Same length.
+
+    Args:
+        values: (n,)
+        ends: whether the ends may be wild too: each is then the median of itself, its neighbour's median and the line
+            through the two nearest medians. Else they stay: the last sample of a ramp may be where it broke.
+
+    Source: Tukey, Exploratory Data Analysis (1977), chapter 7, for the ends.
+    """
     y = np.asarray(values, float)
     if len(y) < 3:
         return y.copy()
-    padded = np.concatenate([y[:1], y, y[-1:]])
-    return np.asarray(np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0))
+    inner = np.median(np.stack([y[:-2], y[1:-1], y[2:]]), axis=0)
+    first, last = y[0], y[-1]
+    if ends:
+        first = np.median([first, inner[0], 3 * inner[0] - 2 * inner[:2][-1]])
+        last = np.median([last, inner[-1], 3 * inner[-1] - 2 * inner[-2:][0]])
+    return np.concatenate([[first], inner, [last]])
 
 
 def finite_head(values: ArrayLike) -> Array:
@@ -65,6 +77,14 @@ def finite_head(values: ArrayLike) -> Array:
     y = np.asarray(values, float)
     bad = np.flatnonzero(~np.isfinite(y))
     return y[: bad[0]] if len(bad) else y
+
+
+def recorded(rates: Array, values: ArrayLike) -> tuple[Array, Array]:
+    """Rates and values without the gaps: a NaN that a finite value follows was not recorded, and is no divergence."""
+    y = np.asarray(values, float)
+    last = int(np.flatnonzero(np.isfinite(y))[-1]) if np.isfinite(y).any() else -1
+    kept = ~np.isnan(y) | (np.arange(len(y)) > last)
+    return rates[kept], y[kept]
 
 
 @dataclass(frozen=True)

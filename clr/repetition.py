@@ -75,6 +75,7 @@ class Finding:
 
     Args:
         max_lr, interval: the rate for the whole training, and where else it may lie.
+        end: loss at which the best proof ended, and its standard error; None without proofs.
         onset: the lowest and highest rate at which a ramp's loss began to fall; None when none fell.
         confidence: by the number of doubts.
         doubts: what speaks against it, in plain words.
@@ -84,6 +85,7 @@ class Finding:
 
     max_lr: float | None
     interval: Interval | None
+    end: tuple[float, float] | None
     onset: Interval | None
     confidence: Confidence
     doubts: list[str]
@@ -148,14 +150,15 @@ def repetition(
     start = Start.of(curve.loss)
     if start is None:
         doubt = "the loss is not finite, even at the lowest rate"
-        return Finding(None, None, None, "inconclusive", [doubt], None, runs)
+        return Finding(None, None, None, None, "inconclusive", [doubt], None, runs)
     wide = read_valley(_x(bracket), [curve.loss], start, BRACKET_WIDTH)
 
     low, high = (wide.edge - DOWN, wide.edge + UP) if wide.broke else (wide.edge - DECADE, wide.edge + DECADE)
     ramps = [_ramp(low, min(high, limit), steps.ramp, one) for one in ramp_seeds]
     curves = yield ramps
     runs += zip(ramps, curves, strict=True)
-    evidence = _Evidence(start, steps, wide, _x(ramps[0]), [curve.loss for curve in curves], limit)
+    losses = [curve.loss for curve in curves]
+    evidence = _Evidence(start, steps, wide, _x(ramps[0]), losses, math.log(bracket.base_lr), limit)
 
     rates = evidence.first_two
     while len(evidence.proofs) < 3:
@@ -176,13 +179,21 @@ class _Evidence:
         steps: lengths of the runs.
         wide: reading of the bracket.
         x, losses: rates and losses of the ramps.
+        bottom: the lowest rate of the bracket.
         limit: the highest rate that may be tried or recommended.
     """
 
     def __init__(
-        self, start: Start, steps: _Lengths, wide: Valley, x: Array, losses: list[list[float]], limit: float
+        self,
+        start: Start,
+        steps: _Lengths,
+        wide: Valley,
+        x: Array,
+        losses: list[list[float]],
+        bottom: float,
+        limit: float,
     ) -> None:
-        self.start, self.steps, self.wide, self.x, self.limit = start, steps, wide, x, limit
+        self.start, self.steps, self.wide, self.x, self.bottom, self.limit = start, steps, wide, x, bottom, limit
         self.both = read_valley(x, losses, start, RAMP_WIDTH)
         self.each = [read_valley(x, [loss], start, RAMP_WIDTH) for loss in losses]
         # At rate r a proof travels TRIANGLE_AREA * steps * r; the ramp had travelled steps / span * r before it reached
@@ -222,6 +233,14 @@ class _Evidence:
         return min(self.proofs, key=lambda proof: proof.end)
 
     @property
+    def _highest_is_best(self) -> bool:
+        return self._best.x == max(proof.x for proof in self.proofs)
+
+    @property
+    def _lowest_is_best(self) -> bool:
+        return self._best.x == min(proof.x for proof in self.proofs)
+
+    @property
     def _end_error(self) -> float:
         """Standard error of a proof's end, were its losses as noisy as an untouched network's."""
         return self.start.sd / math.sqrt(max(3, self.steps.proof // TAIL))
@@ -253,15 +272,20 @@ class _Evidence:
         # From a proof's length to the training's, the best rate goes as length ** -g: 0 if stability limits it, 1/2 if
         # gradient noise does, 1 if distance does. The middle of the first two, or of all where nothing was learnt.
         longer = (0.25 if self.both.learned else 0.5) * math.log(min(FARTHEST, self.steps.training / self.steps.proof))
+        if not self.broke and self._highest_is_best:  # nothing says that a rate could be too high
+            top, longer = self._best.x, 0.0
         x = min(top - longer, self.limit)
         good = [top] + [proof.x for proof in self.proofs if proof.end <= self._best.end + 2 * self._noise]
-        low, high = max(min(good), top - STEP) - 2 * longer, min(max(good), top + STEP, self.limit)
+        low = top - STEP if self._lowest_is_best else max(min(good), top - STEP)
+        high = top + STEP if self._highest_is_best else min(max(good), top + STEP)
+        low, high = low - 2 * longer, min(high, self.limit)
         onsets = [math.exp(valley.onset) for valley in self.each if valley.onset is not None]
         confidence, doubts = self._judgement()
         known = confidence != "inconclusive" or self.broke
         return Finding(
             _rate(x) if known else None,
             (_rate(min(low, x)), _rate(max(high, x))) if known else None,
+            (self._best.end, self._best.error),
             (min(onsets), max(onsets)) if onsets else None,
             confidence,
             doubts,
@@ -274,22 +298,29 @@ class _Evidence:
         doubts = list(self._doubts())
         grade: Confidence = "high" if not doubts else "medium" if len(doubts) == 1 else "low"
         if max(proof.end for proof in self.proofs) - self._best.end < 4 * self._noise:
-            doubts.append("the proofs do not differ beyond their noise: any of their rates will do")
+            doubts.append("the short cycles were too short or too noisy to tell their rates apart")
             grade = "medium" if grade == "high" else grade
         if self.start.level - self._best.end < 3 * math.hypot(self._best.error, self._end_error):
-            return "inconclusive", [*doubts, "no proof lowered the loss beyond its noise"]
+            return "inconclusive", [
+                *doubts,
+                "no short cycle lowered the loss beyond its noise: give the test more steps",
+            ]
         return grade, doubts
 
     def _doubts(self) -> Iterator[str]:
         if not self.broke:
-            yield "no rate tried was too high"
+            yield "no rate tried was too high: with a higher range_test.max_lr there may be a better one"
         if not self.both.learned:
-            yield "the ramps were too short to learn anything"
+            yield "the ramps were too short to learn anything: a longer test would tell more"
+        if not self.wide.learned and self.wide.broke and self.wide.edge < self.bottom + DOWN:
+            yield "the training broke near the lowest rate tried: allow a lower range_test.min_lr"
         apart = math.exp(max(valley.edge for valley in self.each) - min(valley.edge for valley in self.each))
         if apart > APART:
-            yield f"the ramps' edges differ by a factor of {apart:.1f}"
-        if self._best.x in (lowest := min(proof.x for proof in self.proofs), max(proof.x for proof in self.proofs)):
-            yield f"the best of the three proofs is the {'lowest' if self._best.x == lowest else 'highest'}"
+            yield f"the two ramps broke at rates that differ {apart:.0f}-fold"
+        if self._lowest_is_best:
+            yield "of the three short cycles the one at the lowest rate ended best"
+        if self._highest_is_best:
+            yield "of the three short cycles the one at the highest rate ended best"
 
 
 def _ramp(low: float, high: float, steps: int, seed: int) -> Run:

@@ -183,8 +183,8 @@ OptimizerSpec = Annotated[SGD | Adam | AdamW | NAdam | RAdam | RMSprop | Adagrad
 class RangeTestSpec(_Strict):
     """The LR range test. Nulls leave the choice to the method."""
 
-    min_lr: Rate | None = Field(None, description="lowest rate of the ramp; null: chosen by the method")
-    max_lr: Rate | None = Field(None, description="highest rate of the ramp; null: past divergence")
+    min_lr: Rate | None = Field(None, description="where the first, widest ramp begins; null: chosen by the method")
+    max_lr: Rate | None = Field(None, description="no rate above it is tried or recommended; null: past divergence")
     seeds: int = Field(3, ge=1, le=20, description="most repetitions; fewer where each would be too short to read")
     epochs: Epochs | None = Field(
         None,

@@ -178,7 +178,7 @@ def analyze(
     if "tfevents" in os.path.basename(curve):
         values = dict(read_curve(curve, lr_tag, loss_tag, metric_tag))
     else:
-        with sys.stdin if curve == "-" else open(curve, encoding="utf-8", newline="") as lines:
+        with sys.stdin if curve == "-" else open(curve, encoding="utf-8-sig", newline="") as lines:
             values = curve_file.arguments(curve_file.parse(lines))
     screen.document(read_bounds(**values, direction=direction).to_dict(), json)
 

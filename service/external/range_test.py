@@ -10,7 +10,7 @@ import numpy as np
 
 from clr.bounds import SHORTEST, WIDTH, Bounds, read_bounds
 from clr.errors import InvalidArgument
-from clr.reading import despike, finite_head, smooth
+from clr.reading import despike, finite_head, recorded, smooth
 from clr.run import Direction
 from service.curve_file import Curve, arguments
 from service.external.job import ExternalJob, attending
@@ -136,8 +136,9 @@ def _smoothed(curves: Sequence[Curve]) -> dict[str, list[float]]:
     """Mean of the seeds' smoothed losses at the rates of the first, as far as all of them reach."""
     ramps = []
     for curve in curves:
-        loss = finite_head(curve.loss)
-        rates = np.asarray(curve.lr)[: len(loss)]
+        rates, losses = recorded(np.asarray(curve.lr), curve.loss)
+        loss = finite_head(losses)
+        rates = rates[: len(loss)]
         ramps.append((rates[rates > 0], smooth(despike(loss[rates > 0]), WIDTH * len(loss))))
     first = ramps[0][0]
     common = first[(first >= max(r[0] for r, _ in ramps)) & (first <= min(r[-1] for r, _ in ramps))]

@@ -132,7 +132,7 @@ def _from_json(body: bytes) -> tuple[list[Curve], Direction]:
 
 def _text(body: bytes) -> str:
     try:
-        return body.decode()
+        return body.decode("utf-8-sig")  # as Excel writes it
     except UnicodeDecodeError as error:
         raise HTTPException(400, f"the body must be text in UTF-8, but {error.reason} at byte {error.start}") from error
 

@@ -37,6 +37,7 @@ def points(**columns: list[Any]) -> list[dict[str, Any]]:
 def test_a_curve_gives_the_same_bounds_as_json_as_csv_and_in_the_library(client: httpx.Client) -> None:
     found = client.post("/v1/bounds", json={"points": points(lr=LR, loss=loss(0))}).json()
     assert found == post(client, csv(lr=LR, loss=loss(0)), "text/csv; charset=utf-8").json()
+    assert found == post(client, "\ufeff" + csv(lr=LR, loss=loss(0))).json()
     assert found == client.post("/v1/bounds", json={"lr": LR, "loss": loss(0)}).json()
     expected = read_bounds(LR, loss(0))
     assert (found["max_lr"], found["confidence"]) == (pytest.approx(expected.max_lr), expected.confidence)
