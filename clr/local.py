@@ -35,7 +35,8 @@ def range_test(
     """Run the LR range test on a task, or on a model, optimizer and loader of the caller's own.
 
     Args:
-        task: what to train. None: made of ``own``, which is left bit for bit as it was, also by an exception.
+        task: what to train. None: made of ``own``, which is left bit for bit as it was, also by an exception (but for
+            random generators and counters that a sampler, a dataset or a ``torch.Generator`` in the model keeps).
         epochs: length of the training to find bounds for, > 0; the whole test costs no more than that.
         seeds: most repetitions, >= 1.
         seed: what their seeds are made from.
