@@ -43,8 +43,12 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 def is_resident(data: Data) -> bool:
     """Whether ``data`` is a tuple or mapping of tensors, indexed directly rather than through a loader."""
-    values = data.values() if isinstance(data, Mapping) else data if isinstance(data, tuple) else ()
+    values = list(_parts(data))
     return bool(values) and all(isinstance(value, torch.Tensor) for value in values)
+
+
+def _parts(data: Data) -> Iterable[Any]:
+    return data.values() if isinstance(data, Mapping) else data if isinstance(data, tuple) else ()
 
 
 def placed(data: Data, device: torch.device) -> Data:
@@ -79,11 +83,6 @@ def take(data: Data, index: torch.Tensor | slice) -> Batch:
     return tuple(value[index] for value in data)
 
 
-def _is_of_arrays(data: Data) -> bool:
-    values = data.values() if isinstance(data, Mapping) else data if isinstance(data, tuple) else ()
-    return any(isinstance(value, np.ndarray) for value in values)
-
-
 def batches_per_epoch(data: Data, batch_size: int) -> int:
     """Batches in one pass over ``data``; the last, partial one is dropped unless it is the only one.
 
@@ -92,7 +91,7 @@ def batches_per_epoch(data: Data, batch_size: int) -> int:
     """
     count = examples(data)
     if count is None:
-        if _is_of_arrays(data):
+        if any(isinstance(value, np.ndarray) for value in _parts(data)):
             raise InvalidArgument("train: a tuple or mapping must hold tensors, but holds arrays; use torch.as_tensor")
         try:
             count, batch_size = len(data), 1

@@ -65,10 +65,11 @@ def checked(kind: type[Spec], **fields: Any) -> Spec:
     try:
         return kind(**fields)
     except ValidationError as error:
-        raise InvalidArgument("; ".join(map(_sentence, error.errors()))) from None
+        raise InvalidArgument("; ".join(map(sentence, error.errors()))) from None
 
 
-def _sentence(error: Mapping[str, Any]) -> str:
+def sentence(error: Mapping[str, Any]) -> str:
+    """What pydantic found: the field, its rule and the value."""
     field = ".".join(map(str, error["loc"]))
     rule = f"{error['msg'][:1].lower()}{error['msg'][1:]}"
     return f"{field + ': ' if field else ''}{rule}, but got {error['input']!r}"

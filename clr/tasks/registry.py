@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, Validation
 
 import clr
 from clr.errors import InvalidArgument, UnknownTask
+from clr.spec import sentence
 from clr.task import Task
 
 Factory = Callable[..., Task]
@@ -116,13 +117,12 @@ def check_args(factory: Factory, args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(factory: Factory, error: Any) -> str:
-    field = ".".join(str(part) for part in ("args", *error["loc"]))
+    error = error | {"loc": ("args", *error["loc"])}
     if error["type"] == "missing":
-        return f"{field}: is required, but is missing"
-    rule = error["msg"][:1].lower() + error["msg"][1:]
+        return f"{'.'.join(map(str, error['loc']))}: is required, but is missing"
     if error["type"] == "extra_forbidden":
-        rule = f"must be one of {', '.join(inspect.signature(factory).parameters) or 'none'}"
-    return f"{field}: {rule}, but got {error['input']!r}"
+        error["msg"] = f"must be one of {', '.join(inspect.signature(factory).parameters) or 'none'}"
+    return sentence(error)
 
 
 @cache
