@@ -30,10 +30,10 @@ from sqlalchemy.orm import DeclarativeBase
 
 from benchmarks.bare import BareRow
 from benchmarks.table import markdown
-from clr.bounds import Bounds
-from clr.recommendation import Cost, Recommendation
+from clr.range_tests.bounds import Bounds
 from clr.spec import JobSpec
 from clr.tasks import describe
+from clr.tuning.recommendation import Cost, Recommendation
 from service.store import workers
 from service.store.clock import now
 from service.store.database import Database, connect, database_url, migrate

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import clr
-from clr.data import to_device
-from clr.proposal import Budget
-from clr.task import Task, optimizer
+from clr.schedules.cycles import TrainingLength
 from clr.tasks.cifar10_files import read
 from clr.tasks.fashion_mnist import DEBIAN
 from clr.tasks.subset import subset
+from clr.training.data import to_device
+from clr.training.task import Task, optimizer
 
 
 class Place(NamedTuple):
@@ -42,7 +42,7 @@ class Case:
 
     name: str
     task: Callable[[], Task]
-    budget: Budget
+    length: TrainingLength
     lowest: float
     rates: int = 11
     floor: float = 0.1
@@ -106,9 +106,9 @@ def small_cifar(train_size: int = 10_000, val_size: int = 2_000) -> Task:
     )
 
 
-def of_steps(steps: int, iterations_per_epoch: int) -> Budget:
+def of_steps(steps: int, iterations_per_epoch: int) -> TrainingLength:
     """The budget of that many steps."""
-    return Budget(steps / iterations_per_epoch, iterations_per_epoch)
+    return TrainingLength(steps / iterations_per_epoch, iterations_per_epoch)
 
 
 CASES = {
@@ -118,8 +118,15 @@ CASES = {
         Case("fashion_cnn_sgdm", fashion, of_steps(320, 156), 0.001),
         Case("fashion_cnn_adamw", lambda: replace(fashion(), optimizer=optimizer("AdamW")), of_steps(320, 156), 1e-4),
         Case("cifar_quick_sgdm", small_cifar, of_steps(320, 156), 0.0005),
-        Case("fashion_long", lambda: fashion(60_000, 10_000), Budget(10, 937), 0.004, 8, long=True),
-        Case("cifar_long", lambda: clr.load_task("cifar10", data=cifar_folder()), Budget(20, 500), 0.001, 5, long=True),
+        Case("fashion_long", lambda: fashion(60_000, 10_000), TrainingLength(10, 937), 0.004, 8, long=True),
+        Case(
+            "cifar_long",
+            lambda: clr.load_task("cifar10", data=cifar_folder()),
+            TrainingLength(20, 500),
+            0.001,
+            5,
+            long=True,
+        ),
     )
 }
 

@@ -23,15 +23,15 @@ from benchmarks.cases import CASES, Place
 from benchmarks.command import Command
 from benchmarks.farm import Farm
 from benchmarks.table import markdown
-from clr.bounds import Bounds
-from clr.policies import schedule
-from clr.proposal import Budget, Proposal
-from clr.search import Search, best, create_study
+from clr.range_tests.bounds import Bounds
+from clr.schedules.cycles import Candidate, TrainingLength
+from clr.schedules.policies import schedule
 from clr.spec import SearchSpec
-from clr.task import Task
+from clr.training.task import Task
+from clr.trials.study import Search, best, create_study
 
 CASE = CASES["cifar_long"]
-BUDGET = Budget(50, 500)
+BUDGET = TrainingLength(50, 500)
 FIXED = [(0.001, 60_000), (0.0001, 5_000), (0.00001, 5_000)]
 SEEDS = (1, 2, 3)
 SEARCH_SEED = 101
@@ -135,26 +135,26 @@ def tested(place: Place, seed: int) -> dict[str, Any]:
     return clr.range_test(CASE.load(place), epochs=BUDGET.epochs, seed=seed).bounds.to_dict()
 
 
-def start(farm: Farm, proposal: Proposal, seed: int) -> "Future[Any]":
+def start(farm: Farm, candidate: Candidate, seed: int) -> "Future[Any]":
     """A training with a schedule."""
-    arguments = (proposal.policy, proposal.base_lr, proposal.max_lr, proposal.stepsize, proposal.steps)
+    arguments = (candidate.policy, candidate.base_lr, candidate.max_lr, candidate.stepsize, candidate.steps)
     return farm.start(cyclic, *arguments, seed)
 
 
-def searched(farm: Farm, bounds: Bounds, at_once: int) -> list[tuple[float | None, Proposal]]:
+def searched(farm: Farm, bounds: Bounds, at_once: int) -> list[tuple[float | None, Candidate]]:
     """Every trial, ``at_once`` of them side by side."""
     search = Search(create_study(None, None, "maximize", SEARCH_SEED), SPEC, bounds, BUDGET)
-    flying: dict[Future[Any], tuple[int, Proposal]] = {}
-    told: list[tuple[float | None, Proposal]] = []
+    flying: dict[Future[Any], tuple[int, Candidate]] = {}
+    told: list[tuple[float | None, Candidate]] = []
     for _ in range(SPEC.trials + at_once):
         if len(told) + len(flying) < SPEC.trials:
-            number, proposal = search.ask()
-            flying[start(farm, proposal, SEARCH_SEED)] = (number, proposal)
+            number, candidate = search.ask()
+            flying[start(farm, candidate, SEARCH_SEED)] = (number, candidate)
         if len(flying) == at_once or len(told) + len(flying) == SPEC.trials:
             for done in wait(flying, return_when=FIRST_COMPLETED).done if flying else ():
-                number, proposal = flying.pop(done)
+                number, candidate = flying.pop(done)
                 search.tell(number, done.result())
-                told.append((done.result(), proposal))
+                told.append((done.result(), candidate))
     return told
 
 
@@ -186,8 +186,8 @@ def main() -> None:
         farm.note("headline", rows)
     print(markdown(["schedule", "iterations", "accuracy %", "seeds"], rows))
     print("range test:", found["max_lr"], found["interval"]["max_lr"])
-    for value, proposal in sorted(trials, key=lambda pair: -(pair[0] or 0)):
-        print(value, proposal.policy, proposal.base_lr, proposal.max_lr, proposal.cycles)
+    for value, candidate in sorted(trials, key=lambda pair: -(pair[0] or 0)):
+        print(value, candidate.policy, candidate.base_lr, candidate.max_lr, candidate.cycles)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from benchmarks.cases import CASES, Place, of_steps
 from benchmarks.command import Command
 from benchmarks.farm import Farm
 from benchmarks.table import markdown
-from clr.recommendation import Recommendation
+from clr.tuning.recommendation import Recommendation
 
 PAPER = {"base_lr": 0.001, "max_lr": 0.006}
 
@@ -24,14 +24,14 @@ def test(place: Place, epochs: float, seed: int) -> dict[str, Any]:
     """The recommendation of one range test for a training of that length, and what its picture is drawn from."""
     case = CASES["cifar_long"]
     task = case.load(place)
-    budget = of_steps(round(epochs * case.budget.iterations_per_epoch), case.budget.iterations_per_epoch)
+    length = of_steps(round(epochs * case.length.iterations_per_epoch), case.length.iterations_per_epoch)
     tested = clr.range_test(task, epochs=epochs, seed=seed)
-    proposal = budget.first_proposal(tested.bounds)
-    found = Recommendation.of("range_test", tested.bounds, proposal, budget.iterations_per_epoch)
+    candidate = tested.bounds.candidate(length)
+    found = Recommendation.of("range_test", tested.bounds, candidate, length.iterations_per_epoch)
     curves = [{"params": {"policy": run.policy}, "points": curve.rows()} for run, curve in tested.runs]
     return {
         "recommendation": found.to_dict(),
-        "cost": tested.cost_steps / budget.steps,
+        "cost": tested.cost_steps / length.steps,
         "document": tested.to_dict() | {"curves": curves, "metric": "accuracy"},
     }
 

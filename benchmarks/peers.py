@@ -21,8 +21,8 @@ from torch.optim import Optimizer
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from clr.run import Run
-from clr.task import Task
-from clr.training import curve_of
+from clr.training.loop import curve_of
+from clr.training.task import Task
 
 Array = NDArray[np.float64]
 

@@ -27,7 +27,7 @@ from benchmarks.farm import Farm
 from benchmarks.quality import TRAINING_SEEDS, reference
 from benchmarks.table import markdown
 from clr.run import Run, fresh_seeds
-from clr.task import Task
+from clr.training.task import Task
 
 SEEDS = (101, 102, 103)
 
@@ -46,17 +46,17 @@ Step = dict[str, Any]
 def clr_search(place: Place, name: str, seed: int) -> list[Step]:
     """Range test, then trial after trial."""
     import clr
-    from clr.search import best
+    from clr.trials.study import best
 
     case, task = CASES[name], CASES[name].load(place)
-    epochs = case.budget.epochs
+    epochs = case.length.epochs
     tested = clr.range_test(task, epochs=epochs, seed=seed)
-    first = case.budget.first_proposal(tested.bounds)
+    first = tested.bounds.candidate(case.length)
     if first is None:
         return []
-    steps = [_step(tested.cost_steps / case.budget.steps, first)]
+    steps = [_step(tested.cost_steps / case.length.steps, first)]
     found = clr.search(task, tested.bounds, epochs=epochs, trials=max(COSTS) - 1, seed=seed)
-    told = [(value, proposal) for proposal, value in found.trials]
+    told = [(value, candidate) for candidate, value in found.trials]
     return steps + [
         _step(steps[0]["cost"] + number, best(told[:number], task.score[1]) or first)
         for number in range(1, len(told) + 1)
@@ -66,26 +66,26 @@ def clr_search(place: Place, name: str, seed: int) -> list[Step]:
 def clr_confirmed(place: Place, name: str, seed: int) -> list[Step]:
     """Range test, three trials, and two finalists on a fresh seed: six trainings."""
     import clr
-    from clr.confirm import confirm_plan
     from clr.spec import ConfirmSpec
-    from clr.training import execute
+    from clr.training.loop import execute
+    from clr.trials.confirmation import confirm_plan
 
     case, task = CASES[name], CASES[name].load(place)
-    epochs = case.budget.epochs
+    epochs = case.length.epochs
     tested = clr.range_test(task, epochs=epochs, seed=seed)
-    first = case.budget.first_proposal(tested.bounds)
+    first = tested.bounds.candidate(case.length)
     if first is None:
         return []
     found = clr.search(task, tested.bounds, epochs=epochs, trials=3, seed=seed)
     finalists = list(dict.fromkeys([found.best or first, first]))
     spec = ConfirmSpec(seeds=1, baselines=[])
-    winner = execute(task, confirm_plan(finalists, spec, case.budget, seed, task.score[1])).winner
-    cost = (tested.cost_steps + found.steps) / case.budget.steps + len(finalists)
+    winner = execute(task, confirm_plan(finalists, spec, case.length, seed, task.score[1])).winner
+    cost = (tested.cost_steps + found.steps) / case.length.steps + len(finalists)
     return [_step(cost, winner)]
 
 
-def _step(cost: float, proposal: Any) -> Step:
-    return {"cost": cost, "run": ["triangular", proposal.base_lr, proposal.max_lr, proposal.stepsize]}
+def _step(cost: float, candidate: Any) -> Step:
+    return {"cost": cost, "run": ["triangular", candidate.base_lr, candidate.max_lr, candidate.stepsize]}
 
 
 def optuna_fixed(place: Place, name: str, seed: int) -> list[Step]:
@@ -93,14 +93,14 @@ def optuna_fixed(place: Place, name: str, seed: int) -> list[Step]:
 
     def suggest(trial: Any) -> list[Any]:
         lr = trial.suggest_float("lr", LOWEST, HIGHEST, log=True)
-        return ["fixed", lr, lr, CASES[name].budget.steps]
+        return ["fixed", lr, lr, CASES[name].length.steps]
 
     return _plain(CASES[name], CASES[name].load(place), seed, suggest, pruned=False)
 
 
 def optuna_clr(place: Place, name: str, seed: int) -> list[Step]:
     """TPE over CyclicLR's arguments, with the pruner that everyone uses."""
-    steps = CASES[name].budget.steps
+    steps = CASES[name].length.steps
 
     def suggest(trial: Any) -> list[Any]:
         low = trial.suggest_float("base_lr", LOWEST, HIGHEST, log=True)
@@ -120,20 +120,20 @@ def _plain(case: Case, task: Task, seed: int, suggest: Callable[[Any], list[Any]
     study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
     (trial_seed,) = fresh_seeds(seed, "search", 1)
     spent, steps, schedules = 0, [], {}
-    while spent < max(COSTS) * case.budget.steps:
+    while spent < max(COSTS) * case.length.steps:
         trial = study.ask()
         schedules[trial.number] = suggest(trial)
         value, taken = _train(case, task, schedules[trial.number], trial_seed, trial if pruned else None)
         study.tell(trial, value, state=None if value is not None else optuna.trial.TrialState.PRUNED)
         spent += taken
         if any(one.value is not None for one in study.trials):
-            steps.append({"cost": spent / case.budget.steps, "run": schedules[study.best_trial.number]})
+            steps.append({"cost": spent / case.length.steps, "run": schedules[study.best_trial.number]})
     return steps
 
 
 def _train(case: Case, task: Task, schedule: list[Any], seed: int, trial: Any) -> tuple[float | None, int]:
     """Last metric and steps taken; None where the trial was pruned."""
-    from clr.training import train
+    from clr.training.loop import train
 
     taken, value = 0, case.floor
     for point in train(task, _run(case, schedule, seed, points=1 if trial is None else POINTS)):
@@ -141,14 +141,14 @@ def _train(case: Case, task: Task, schedule: list[Any], seed: int, trial: Any) -
         value = case.floor if point.metric is None else max(case.floor, point.metric)
         if trial is not None:
             trial.report(value, point.step)
-            if point.step < case.budget.steps and trial.should_prune():
+            if point.step < case.length.steps and trial.should_prune():
                 return None, taken
     return value, taken
 
 
 def _run(case: Case, schedule: list[Any], seed: int, points: int = 1) -> Run:
     policy, base_lr, max_lr, stepsize = schedule
-    steps = case.budget.steps
+    steps = case.length.steps
     every = max(1, steps // points)
     return Run(
         policy=policy, base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, steps=steps, seed=seed, evaluate_every=every

@@ -27,8 +27,8 @@ from benchmarks.command import Command
 from benchmarks.farm import Farm
 from benchmarks.table import markdown
 from clr.run import Run
-from clr.task import Task
-from clr.training import curve_of
+from clr.training.loop import curve_of
+from clr.training.task import Task
 
 LOW, HIGH = 1e-7, 1e-5
 BATCHES = 64
@@ -145,7 +145,7 @@ def times(_: Any, name: str, steps: int, rounds: int, *chosen: str) -> dict[str,
     }
     runs["bare, tensors"] = lambda: step_time(bare, task, None, steps)
     runs["clr, tensors"] = lambda: step_time(ours, task, None, steps)
-    runs["clr, whole test, tensors"] = lambda: whole_test(full, case.budget.epochs)
+    runs["clr, whole test, tensors"] = lambda: whole_test(full, case.length.epochs)
     order, shuffle = list(runs), Random(0).shuffle
     for run in runs.values():
         run()  # what is made once is made now

@@ -8,8 +8,8 @@ import clr
 from benchmarks.cases import CASES, Case, Place
 from benchmarks.peers import PEERS
 from clr.spec import RangeTestSpec
-from clr.task import Task
-from clr.training import curve_of
+from clr.training.loop import curve_of
+from clr.training.task import Task
 
 OURS = "clr"
 
@@ -51,16 +51,16 @@ def suggest(place: Place, name: str, tool: str, seed: int) -> dict[str, Any]:
 
 
 def _ours(case: Case, task: Task, share: float | None, seed: int) -> dict[str, Any]:
-    spec = RangeTestSpec(epochs=None if share is None else share * case.budget.epochs)
-    tested = clr.range_test(task, epochs=case.budget.epochs, seed=seed, test=spec)
-    proposal = case.budget.first_proposal(tested.bounds)
-    if proposal is None:
+    spec = RangeTestSpec(epochs=None if share is None else share * case.length.epochs)
+    tested = clr.range_test(task, epochs=case.length.epochs, seed=seed, test=spec)
+    candidate = tested.bounds.candidate(case.length)
+    if candidate is None:
         return {"error": f"inconclusive: {'; '.join(tested.bounds.reasons)}"}
     return {
-        "max_lr": proposal.max_lr,
-        "ratio": proposal.ratio,
-        "cycles": proposal.cycles,
-        "cost": tested.cost_steps / case.budget.steps,
+        "max_lr": candidate.max_lr,
+        "ratio": candidate.ratio,
+        "cycles": candidate.cycles,
+        "cost": tested.cost_steps / case.length.steps,
         "bounds": tested.bounds.to_dict(),
     }
 
@@ -69,11 +69,11 @@ def _peers(case: Case, task: Task, tool: str, seed: int) -> dict[str, Any]:
     rate, steps = PEERS[tool](task, seed)
     if not (rate > 0 and math.isfinite(rate)):
         raise ValueError(f"it suggests {rate}")
-    return {"max_lr": rate, "ratio": PEER_RATIO, "cycles": PEER_CYCLES, "cost": steps / case.budget.steps}
+    return {"max_lr": rate, "ratio": PEER_RATIO, "cycles": PEER_CYCLES, "cost": steps / case.length.steps}
 
 
 def train(place: Place, name: str, max_lr: float, ratio: float, cycles: int, seed: int) -> float:
     """Final metric of a training with that schedule; the constant predictor's when it diverged or did worse."""
     case = CASES[name]
-    value = curve_of(case.load(place), case.budget.propose(max_lr, ratio, cycles).run(seed)).value
+    value = curve_of(case.load(place), case.length.propose(max_lr, ratio, cycles).run(seed)).value
     return max(case.floor, case.floor if value is None else value)

@@ -1,34 +1,50 @@
 """Learning-rate bounds for cyclical learning rates: the method.
 
-Owns the policies, the training loop, the LR range test, the reading of its curves, the search and the
-recommendation. Must not import ``service`` or ``worker``, nor any database, web or cluster library; Optuna is
-imported by ``clr.search`` alone. ``import clr`` is cheap: torch is imported by the modules that train, on first use.
+The names below are the library's whole surface, with ``clr.client`` and ``clr.integrations``. Each is imported on its
+first use: ``import clr`` alone loads neither torch nor NumPy nor pydantic.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# Loaded before the functions of the same names are bound: `clr.search` is the function, whatever is imported later.
-import clr.range_test
-import clr.search  # noqa: F401
-from clr.local import range_test, recommend, search
+if TYPE_CHECKING:
+    from clr.client.asynchronous import AsyncClient as AsyncClient
+    from clr.client.sync import Client as Client
+    from clr.range_tests.bounds import Bounds as Bounds
+    from clr.range_tests.recorded import read_bounds as read_bounds
+    from clr.schedules.policies import POLICIES as POLICIES
+    from clr.schedules.torch_scheduler import scheduler as scheduler
+    from clr.tasks import load_task as load_task
+    from clr.training.task import Task as Task
+    from clr.tuning.in_process import range_test as range_test
+    from clr.tuning.in_process import recommend as recommend
+    from clr.tuning.in_process import search as search
+    from clr.tuning.recommendation import Recommendation as Recommendation
 
-_LAZY = {
-    "POLICIES": "policies",
-    "AsyncClient": "async_client",
-    "Bounds": "bounds",
-    "Client": "client",
-    "Recommendation": "recommendation",
-    "Task": "task",
-    "load_task": "tasks",
-    "read_bounds": "bounds",
-    "scheduler": "lr_scheduler",
+_HOMES = {
+    "POLICIES": "clr.schedules.policies",
+    "AsyncClient": "clr.client.asynchronous",
+    "Bounds": "clr.range_tests.bounds",
+    "Client": "clr.client.sync",
+    "Recommendation": "clr.tuning.recommendation",
+    "Task": "clr.training.task",
+    "load_task": "clr.tasks",
+    "range_test": "clr.tuning.in_process",
+    "read_bounds": "clr.range_tests.recorded",
+    "recommend": "clr.tuning.in_process",
+    "scheduler": "clr.schedules.torch_scheduler",
+    "search": "clr.tuning.in_process",
 }
 
-__all__ = ["range_test", "recommend", "search", *_LAZY]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _HOMES:
         raise AttributeError(f"module 'clr' has no attribute {name!r}")
-    return getattr(import_module(f"clr.{_LAZY[name]}"), name)
+    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -13,13 +13,16 @@ from clr.errors import InvalidArgument
 Result = TypeVar("Result")
 Direction = Literal["maximize", "minimize"]
 
+TAIL = 8
+"""The last eighth of a proof is its end: the rate is below a third of its peak there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """One training run: the task aside, all that decides its outcome.
 
     Args:
-        policy: name in ``clr.policies``.
+        policy: name in ``clr.schedules.policies``.
         base_lr, max_lr: its bounds, per step.
         stepsize: steps per half cycle (for a ramp: the whole ramp), >= 1.
         steps: optimizer steps to take, >= 1.
@@ -30,7 +33,7 @@ class Run:
         explode: stop, as diverged, once the loss stays above its start by this many times its deepest fall; None:
             run to the end, unless the loss is no longer finite.
         gamma: decay per step of the exp_range policies.
-        optimizer: one of ``clr.self_tuning`` instead of the task's own.
+        optimizer: one of ``clr.training.optimizers`` instead of the task's own.
         patience: multiply the rate by 0.1 whenever this many points in a row brought no better metric.
     """
 

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from clr.errors import InvalidArgument
-from clr.proposal import default_multipliers, whole_cycles
+from clr.schedules.cycles import default_multipliers, whole_cycles
 
 CyclicPolicy = Literal["triangular", "triangular2", "exp_range", "exp_range_amplitude", "welch", "hann"]
 Baseline = Literal["fixed", "one_cycle", "cosine", "reduce_on_plateau", "schedule_free", "prodigy"]

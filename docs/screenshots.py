@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from clr.client import Client
+from clr.client.sync import Client
 
 URL = os.environ.get("CLR_URL", "http://127.0.0.1:8000")
 SPEC = {"name": "digits demo", "task": "digits", "epochs": 20, "search": {"trials": 20}}

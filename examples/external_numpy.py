@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from sklearn.datasets import load_digits
 
-from clr.client import Client, ClientError, Job
+from clr.client.sync import Client, ClientError, Job
 
 BATCH, EPOCHS, HIDDEN, MOMENTUM = 50, 10, 64, 0.9
 

@@ -13,7 +13,7 @@ from service import token_commands, upkeep_commands
 from service.terminal import AsJson, say, settings
 
 if TYPE_CHECKING:
-    from clr.client import Client, Job
+    from clr.client.sync import Client, Job
 
 app = typer.Typer(
     help="Learning-rate bounds as a service: base_lr, max_lr and stepsize, with the evidence for them.",
@@ -170,8 +170,8 @@ def analyze(
     json: AsJson = False,
 ) -> None:
     """Read the bounds from the curve of a range test run anywhere. Needs no service."""
-    from clr.bounds import read_bounds
-    from clr.event_file import read_curve
+    from clr.range_tests.event_file import read_curve
+    from clr.range_tests.recorded import read_bounds
     from service import curve_file, screen
 
     values: dict[str, Any]
@@ -209,7 +209,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _client() -> "Client":
-    from clr.client import Client
+    from clr.client.sync import Client
 
     return Client(os.environ.get("CLR_URL") or "http://127.0.0.1:8000", os.environ.get("CLR_TOKEN") or None)
 

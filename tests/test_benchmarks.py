@@ -35,8 +35,8 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_case_has_the_steps_an_epoch_of_its_task() -> None:
     case = CASES["digits_mlp_sgdm"]
-    assert case.load().iterations_per_epoch == case.budget.iterations_per_epoch
-    assert case.budget.steps == 160
+    assert case.load().iterations_per_epoch == case.length.iterations_per_epoch
+    assert case.length.steps == 160
 
 
 def test_quality_compares_tools_and_measures_nothing_again_that_its_file_holds(tmp_path: Path) -> None:

@@ -7,15 +7,15 @@ from itertools import chain
 from threading import Event
 from typing import Any
 
-from clr.bounds import Bounds
-from clr.confirm import confirm_plan, confirm_steps
-from clr.cost import trainings_of_stages
-from clr.proposal import Budget, Proposal
-from clr.range_test import range_test_plan
-from clr.recommendation import Cost, Evidence, Recommendation, Source
+from clr.range_tests.bounds import Bounds
+from clr.range_tests.plan import range_test_plan
 from clr.run import fresh_seeds
-from clr.search import Search, best, create_study, describe
+from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import JobSpec
+from clr.trials.confirmation import confirm_plan, confirm_steps
+from clr.trials.study import Search, best, create_study, describe
+from clr.tuning.cost import trainings_of_stages
+from clr.tuning.recommendation import Cost, Evidence, Recommendation, Source
 from service import logs
 from service.settings import Settings
 from service.store import code, jobs, recommendations, runs, studies
@@ -96,7 +96,7 @@ class JobDriver:
     def _work(self) -> None:
         self._describe()
         bounds = self._range_test()
-        first = self.budget.first_proposal(bounds)
+        first = bounds.candidate(self.length)
         if first is None or self.spec.search is None:
             return
         try:
@@ -121,9 +121,9 @@ class JobDriver:
         self._ship_code()
         about = self.engine.describe(self.runs.trainee, self.runs.bundle, wanted, check=self.runs.check)
         self.metric, self.direction = about["metric"], about["direction"]
-        self.budget = Budget(self.spec.epochs, about["iterations_per_epoch"])
-        trainings = sum(trainings_of_stages(self.spec, self.budget.iterations_per_epoch).values())
-        self.runs.predicted_steps = max(1, round(trainings * self.budget.steps))
+        self.length = TrainingLength(self.spec.epochs, about["iterations_per_epoch"])
+        trainings = sum(trainings_of_stages(self.spec, self.length.iterations_per_epoch).values())
+        self.runs.predicted_steps = max(1, round(trainings * self.length.steps))
         with self.database.begin() as session:
             jobs.describe(session, self.lease, **about, predicted_steps=self.runs.predicted_steps)
 
@@ -137,7 +137,7 @@ class JobDriver:
         self.runs.bundle = self.engine.ship(self.spec.code, data, self.settings.code_requirements)
 
     def _range_test(self) -> Bounds:
-        plan = range_test_plan(self.budget, self.spec.range_test, self.spec.seed, self.spec.limits.max_steps)
+        plan = range_test_plan(self.length, self.spec.range_test, self.spec.seed, self.spec.limits.max_steps)
         try:
             tested = self.runs.follow("range_test", plan)
         except LimitReached as limit:
@@ -147,7 +147,7 @@ class JobDriver:
             bounds = tested.bounds
             with self.database.begin() as session:
                 jobs.set_range_test(session, self.lease, tested.to_dict())
-        self._recommend("range_test", bounds, self.budget.first_proposal(bounds))
+        self._recommend("range_test", bounds, bounds.candidate(self.length))
         return bounds
 
     def _search(self, bounds: Bounds) -> None:
@@ -156,23 +156,23 @@ class JobDriver:
         assert spec is not None
         study = create_study(studies.storage(self.database.url), self.lease.job_id, self.direction, self.spec.seed)
         describe(study, self.spec, self.metric)
-        budget = Budget(spec.epochs or self.spec.epochs, self.budget.iterations_per_epoch)
+        length = TrainingLength(spec.epochs or self.spec.epochs, self.length.iterations_per_epoch)
         with self.database.read() as session:
             rows = runs.of_stage(session, self.lease.job_id, "search")
             earlier = recommendations.alike(session, self.lease.job_id) if spec.warm_start else []
-        search = Search(study, spec, bounds, budget, earlier)
+        search = Search(study, spec, bounds, length, earlier)
         self.reasons = search.reasons
         for row in rows:
             if row.state != "running":
                 search.tell(row.number, row.value)
-        again = {row.number: Proposal(**row.params) for row in rows if row.state == "running"}
+        again = {row.number: Candidate(**row.params) for row in rows if row.state == "running"}
         search.forget_all_but(again)
         (seed,) = fresh_seeds(self.spec.seed, "search", 1)
 
         def trials() -> Iterator[Item]:
             fresh = (search.ask() for _ in range(spec.trials - len(rows)))
-            for number, proposal in chain(again.items(), fresh):
-                yield number, proposal.run(seed), proposal.to_dict()
+            for number, candidate in chain(again.items(), fresh):
+                yield number, candidate.run(seed), candidate.to_dict()
 
         try:
             for number, curve in self.runs.carry_out("search", trials(), search.should_prune):
@@ -181,30 +181,30 @@ class JobDriver:
             search.close()
             raise
 
-    def _best_trial(self) -> Proposal | None:
+    def _best_trial(self) -> Candidate | None:
         with self.database.read() as session:
             rows = runs.finished(session, self.lease.job_id, "search")
-        found = best([(row.value, Proposal(**row.params)) for row in rows], self.direction)
-        return None if found is None else self.budget.stretch(found)
+        found = best([(row.value, Candidate(**row.params)) for row in rows], self.direction)
+        return None if found is None else self.length.stretch(found)
 
-    def _confirm(self, bounds: Bounds, finalists: list[Proposal]) -> None:
+    def _confirm(self, bounds: Bounds, finalists: list[Candidate]) -> None:
         spec = self.spec.confirm
         assert spec is not None
-        if not self.runs.affords(confirm_steps(finalists, spec, self.budget)):
+        if not self.runs.affords(confirm_steps(finalists, spec, self.length)):
             raise LimitReached(f"limits.max_steps = {self.spec.limits.max_steps}")
-        found = self.runs.follow("confirm", confirm_plan(finalists, spec, self.budget, self.spec.seed, self.direction))
+        found = self.runs.follow("confirm", confirm_plan(finalists, spec, self.length, self.spec.seed, self.direction))
         evidence = Evidence(self.metric, self.direction, self.spec.epochs, spec.seeds, found.runs, found.verdict)
         self._recommend("confirm", bounds, found.winner, evidence=evidence, warnings=found.warnings)
 
-    def _recommend(self, source: Source, bounds: Bounds, proposal: Proposal | None, **more: Any) -> None:
+    def _recommend(self, source: Source, bounds: Bounds, candidate: Candidate | None, **more: Any) -> None:
         steps = self.runs.spent
         document = Recommendation.of(
             source,
             bounds,
-            proposal,
-            self.budget.iterations_per_epoch,
+            candidate,
+            self.length.iterations_per_epoch,
             job_id=self.lease.job_id,
-            cost=Cost.of(steps, time.monotonic() - self.began, self.budget.steps),
+            cost=Cost.of(steps, time.monotonic() - self.began, self.length.steps),
             **more,
         ).to_dict()
         document["reasons"] += self.reasons

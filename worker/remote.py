@@ -58,14 +58,14 @@ def _within_import(frame: FrameType | None) -> bool:
 @ray.remote(num_cpus=1, max_retries=0)
 def warm() -> None:
     """Import what training takes."""
-    import clr.trainee  # noqa: F401
+    import clr.tasks.reference  # noqa: F401
 
 
 @ray.remote
 def describe(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> dict[str, Any]:
     """What the task is."""
     with whole_imports():
-        from clr import trainee as training
+        from clr.tasks import reference as training
 
         return training.describe(_task(trainee, bundle))
 
@@ -81,8 +81,8 @@ def train(
 ) -> Iterator[tuple[int, bool, Any]]:
     """Points of one run. The attempt goes with each, so that two attempts can never be spliced into one."""
     with whole_imports():
-        from clr import trainee as training
-        from clr.checkpoint import Checkpoint
+        from clr.tasks import reference as training
+        from clr.training.checkpoint import Checkpoint
 
         kept = None if checkpoint is None else Checkpoint(Path(checkpoint["path"]), trainee, checkpoint["every_s"])
         for restored, point in training.points(_task(trainee, bundle), run, threads, kept):
@@ -91,7 +91,7 @@ def train(
 
 def _task(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> Any:
     if bundle is None:
-        from clr.trainee import load
+        from clr.tasks.reference import load
 
         return load(trainee)
     from clr.bundles.process import load_from

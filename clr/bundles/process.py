@@ -8,8 +8,8 @@ from pathlib import Path
 from clr.bundles.archive import InvalidBundle, unpack
 from clr.bundles.requirements import Policy, satisfy
 from clr.errors import BrokenTask, ClrError
-from clr.task import Task
-from clr.trainee import Trainee, load
+from clr.tasks.reference import Trainee, load
+from clr.training.task import Task
 
 SHOWN = 20
 """Names that an error lists at most."""

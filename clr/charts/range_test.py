@@ -7,7 +7,7 @@ import altair as alt
 import numpy as np
 
 from clr.charts.look import LIGHT, Look, data
-from clr.repetition import TAIL
+from clr.run import TAIL
 
 SHOWN = 400
 """Points drawn of one curve: about one for each pixel column of the picture."""

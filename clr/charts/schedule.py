@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from clr.charts.look import LIGHT, Look, data
-from clr.policies import schedule
+from clr.schedules.policies import schedule
 
 SAMPLES = 500
 """Points of one line, beside those at which its policy turns: more than the picture has columns of pixels."""

@@ -3,26 +3,26 @@
 import time
 from typing import Any
 
-from clr.borrowed import borrowed
-from clr.proposal import Budget
-from clr.range_test import range_test_plan
-from clr.recommendation import Cost, Recommendation
+from clr.range_tests.plan import range_test_plan
+from clr.schedules.cycles import TrainingLength
 from clr.spec import RangeTestSpec
-from clr.training import execute
+from clr.training.borrowing import borrowed
+from clr.training.loop import execute
+from clr.tuning.recommendation import Cost, Recommendation
 
 
-def recommended(budget: Budget, seeds: int, seed: int, **own: Any) -> Recommendation:
-    """What the range test alone recommends for a training as long as ``budget``.
+def recommended(length: TrainingLength, seeds: int, seed: int, **own: Any) -> Recommendation:
+    """What the range test alone recommends for a training as long as ``length``.
 
     Args:
-        budget: length of the training.
+        length: of the training.
         seeds: most repetitions of the test, >= 1.
         seed: what their seeds are made from.
-        own: as in ``clr.borrowed.borrowed``: left bit for bit as it was.
+        own: as in ``clr.training.borrowing.borrowed``: left bit for bit as it was.
     """
     began = time.monotonic()
     with borrowed(**own) as task:
-        tested = execute(task, range_test_plan(budget, RangeTestSpec(seeds=seeds), seed))
-    cost = Cost.of(tested.cost_steps, time.monotonic() - began, budget.steps)
-    proposal = budget.first_proposal(tested.bounds)
-    return Recommendation.of("range_test", tested.bounds, proposal, budget.iterations_per_epoch, cost=cost)
+        tested = execute(task, range_test_plan(length, RangeTestSpec(seeds=seeds), seed))
+    cost = Cost.of(tested.cost_steps, time.monotonic() - began, length.steps)
+    candidate = tested.bounds.candidate(length)
+    return Recommendation.of("range_test", tested.bounds, candidate, length.iterations_per_epoch, cost=cost)

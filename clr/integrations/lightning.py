@@ -11,12 +11,12 @@ from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clr.data import Batch, batches_per_epoch
 from clr.errors import InvalidArgument
 from clr.integrations.borrowing import recommended
-from clr.proposal import Budget
-from clr.random_states import random_states, set_random_states
-from clr.recommendation import Recommendation
+from clr.schedules.cycles import TrainingLength
+from clr.training.data import Batch, batches_per_epoch
+from clr.training.random_states import random_states, set_random_states
+from clr.tuning.recommendation import Recommendation
 
 PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
 """What Lightning calls the precisions that a test can have."""
@@ -64,7 +64,7 @@ def lr_bounds(
             train, val = _loaders(train)
         accumulate = trainer.accumulate_grad_batches if trainer else 1
         return recommended(
-            Budget(epochs, ceil(batches_per_epoch(train, 1) / accumulate)),
+            TrainingLength(epochs, ceil(batches_per_epoch(train, 1) / accumulate)),
             seeds,
             seed,
             model=module,

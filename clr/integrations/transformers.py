@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset, Subset
 from transformers import Trainer
 
-from clr.data import Batch
 from clr.integrations.borrowing import recommended
-from clr.proposal import Budget
-from clr.random_states import random_states, set_random_states
-from clr.recommendation import Recommendation
+from clr.schedules.cycles import TrainingLength
+from clr.training.data import Batch
+from clr.training.random_states import random_states, set_random_states
+from clr.tuning.recommendation import Recommendation
 
 
 def lr_bounds(trainer: Trainer, *, epochs: float | None = None, seeds: int = 3, seed: int = 0) -> Recommendation:
@@ -42,7 +42,7 @@ def lr_bounds(trainer: Trainer, *, epochs: float | None = None, seeds: int = 3, 
         if epochs is None:
             epochs = args.max_steps / iterations if args.max_steps > 0 else args.num_train_epochs
         return recommended(
-            Budget(epochs, iterations),
+            TrainingLength(epochs, iterations),
             seeds,
             seed,
             model=trainer.model,

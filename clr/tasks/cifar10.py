@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from clr.task import Task
 from clr.tasks import networks
 from clr.tasks.cifar10_files import read
 from clr.tasks.registry import task
 from clr.tasks.subset import subset
+from clr.training.task import Task
 
 Examples = tuple[Tensor, Tensor]
 

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from clr.task import Task
 from clr.tasks.networks import mlp
 from clr.tasks.registry import task
 from clr.tasks.subset import subset
+from clr.training.task import Task
 
 VAL_SIZE = 600
 TRAIN_SIZE = 1797 - VAL_SIZE

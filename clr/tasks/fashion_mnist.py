@@ -13,10 +13,10 @@ from pydantic import Field
 from torch import Tensor
 
 from clr.errors import DataMissing
-from clr.task import Task
 from clr.tasks.networks import mlp, small_cnn
 from clr.tasks.registry import task
 from clr.tasks.subset import subset
+from clr.training.task import Task
 
 DEBIAN = "/usr/share/datasets/fashion-mnist"
 Examples = tuple[Tensor, Tensor]

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from clr.data import Data
-from clr.task import Task
 from clr.tasks.named_networks import network_maker
 from clr.tasks.networks import Normalised
 from clr.tasks.pictures import find, loaded
 from clr.tasks.registry import task
+from clr.training.data import Data
+from clr.training.task import Task
 
 
 @task("image-folder")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, Validation
 import clr
 from clr.errors import InvalidArgument, UnknownTask
 from clr.spec import sentence
-from clr.task import Task
+from clr.training.task import Task
 
 Factory = Callable[..., Task]
 SomeFactory = TypeVar("SomeFactory", bound=Factory)

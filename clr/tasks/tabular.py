@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from clr.errors import InvalidArgument
-from clr.task import Task
 from clr.tasks.networks import layers
 from clr.tasks.registry import task
 from clr.tasks.split import split
 from clr.tasks.table import Kind, encoded, read, targets
+from clr.training.task import Task
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(max_length=32)]
 Examples = tuple[Tensor, Tensor]

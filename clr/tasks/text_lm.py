@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from clr.errors import DataMissing, InvalidArgument
-from clr.task import Task
 from clr.tasks.networks import LanguageModel
 from clr.tasks.registry import task
+from clr.training.task import Task
 
 Examples = tuple[Tensor, Tensor]
 

@@ -7,13 +7,13 @@ from functools import cached_property
 
 from sqlalchemy.orm import Session
 
-from clr.bounds import Bounds
-from clr.cost import trainings_of_stages
-from clr.proposal import Budget, Proposal
-from clr.recommendation import Cost, Recommendation, Source
+from clr.range_tests.bounds import Bounds
 from clr.run import Direction
-from clr.search import best
+from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import JobSpec
+from clr.trials.study import best
+from clr.tuning.cost import trainings_of_stages
+from clr.tuning.recommendation import Cost, Recommendation, Source
 from service.external.study import settle
 from service.store import jobs, recommendations, runs
 from service.store.database import Database
@@ -36,16 +36,16 @@ class ExternalJob:
         self.ended = False
 
     @property
-    def budget(self) -> Budget:
+    def length(self) -> TrainingLength:
         """The training to be recommended for."""
         assert self.job.iterations_per_epoch is not None
-        return Budget(self.spec.epochs, self.job.iterations_per_epoch)
+        return TrainingLength(self.spec.epochs, self.job.iterations_per_epoch)
 
     @property
-    def trial_budget(self) -> Budget:
+    def trial_length(self) -> TrainingLength:
         """The length of a trial."""
         assert self.spec.search is not None
-        return Budget(self.spec.search.epochs or self.spec.epochs, self.budget.iterations_per_epoch)
+        return TrainingLength(self.spec.search.epochs or self.spec.epochs, self.length.iterations_per_epoch)
 
     @property
     def bounds(self) -> Bounds:
@@ -73,7 +73,7 @@ class ExternalJob:
 
     def limit_reached(self) -> str | None:
         """What ``limits.max_steps`` says to another trial; None where it affords one."""
-        limit, steps = self.spec.limits.max_steps, self.trial_budget.steps
+        limit, steps = self.spec.limits.max_steps, self.trial_length.steps
         under_way = sum(row.run["steps"] - row.steps for row in self.running)
         if limit is None or self.job.steps + under_way + steps <= limit:
             return None
@@ -81,7 +81,10 @@ class ExternalJob:
 
     def describe(self, iterations_per_epoch: int, direction: Direction) -> None:
         """Record what a range test tells of the training, and with it the steps of the whole job."""
-        trials = trainings_of_stages(self.spec, None)["search"] * Budget(self.spec.epochs, iterations_per_epoch).steps
+        trials = (
+            trainings_of_stages(self.spec, None)["search"]
+            * TrainingLength(self.spec.epochs, iterations_per_epoch).steps
+        )
         jobs.describe(
             self.session,
             self.lease,
@@ -110,14 +113,14 @@ class ExternalJob:
         """
         found = self._best_trial()
         source: Source = "search" if found else "range_test"
-        proposal = found or self.budget.first_proposal(self.bounds)
+        candidate = found or self.bounds.candidate(self.length)
         document = Recommendation.of(
             source,
             self.bounds,
-            proposal,
-            self.budget.iterations_per_epoch,
+            candidate,
+            self.length.iterations_per_epoch,
             job_id=self.job.id,
-            cost=Cost.of(self.job.steps, self.seconds, self.budget.steps),
+            cost=Cost.of(self.job.steps, self.seconds, self.length.steps),
             warnings=list(warnings),
         ).to_dict()
         present = recommendations.get(self.session, self.job.id)
@@ -131,12 +134,12 @@ class ExternalJob:
         """Since the first report."""
         return seconds_since_start(self.job)
 
-    def _best_trial(self) -> Proposal | None:
+    def _best_trial(self) -> Candidate | None:
         if self.job.direction is None:
             return None
-        complete = ((row.value, Proposal(**row.params)) for row in self.trials if row.state == "complete")
+        complete = ((row.value, Candidate(**row.params)) for row in self.trials if row.state == "complete")
         found = best(complete, self.job.direction)  # type: ignore[arg-type]  # it was stored from one
-        return None if found is None else self.budget.stretch(found)
+        return None if found is None else self.length.stretch(found)
 
     def conclude(self, warning: str | None = None) -> None:
         """End the job, and warn of the limit that struck."""

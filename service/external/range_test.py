@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from clr.bounds import SHORTEST, WIDTH, Bounds, read_bounds
 from clr.errors import InvalidArgument
-from clr.reading import despike, finite_head, recorded, smooth
+from clr.range_tests.bounds import Bounds
+from clr.range_tests.recorded import SHORTEST, WIDTH, read_bounds
+from clr.range_tests.signal import despike, finite_head, recorded, smooth
 from clr.run import Direction
 from service.curve_file import Curve, arguments
 from service.external.job import ExternalJob, attending

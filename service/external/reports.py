@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from clr.bounds import SHORTEST
+from clr.range_tests.recorded import SHORTEST
 from clr.run import Direction
 
 LARGEST = 1e38

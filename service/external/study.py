@@ -6,7 +6,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from clr.search import tell
+from clr.trials.study import tell
 from service.store import jobs, runs, studies
 from service.store.database import Database
 from service.store.errors import NotFound

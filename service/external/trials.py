@@ -8,7 +8,7 @@ from typing import Any
 from optuna.exceptions import UpdateFinishedTrialError
 
 from clr.run import fresh_seeds
-from clr.search import Search, create_study, describe
+from clr.trials.study import Search, create_study, describe
 from service.external.job import ExternalJob, attending
 from service.external.reports import Proposed, Result, TrialReport
 from service.external.study import settle
@@ -118,12 +118,12 @@ def _propose(database: Database, attended: ExternalJob, lease: Lease, key: str |
         search = _search(database, attended)
         settle(database, job_id)
         search.forget_all_but({row.number for row in attended.running})
-        number, proposal = search.ask()
+        number, candidate = search.ask()
         (seed,) = fresh_seeds(attended.spec.seed, STAGE, 1)
-        run = proposal.run(seed).to_dict() | ({} if key is None else {"key": key})
+        run = candidate.run(seed).to_dict() | ({} if key is None else {"key": key})
         with database.begin() as session:
             jobs.fence(session, lease, lease_until=None)
-            runs.start(session, lease, stage=STAGE, number=number, params=proposal.to_dict(), run=run)
+            runs.start(session, lease, stage=STAGE, number=number, params=candidate.to_dict(), run=run)
             audit.record(session, by, "ask", job_id=job_id, detail=f"trial {number}")
             now = ExternalJob(session, jobs.get(session, job_id), lease)
             now.spend(STAGE, 0)
@@ -151,7 +151,7 @@ def _search(database: Database, attended: ExternalJob) -> Search:
     storage = studies.remembering(database.url, job.id)
     study = create_study(storage, job.id, job.direction, spec.seed)  # type: ignore[arg-type]  # stored from one
     describe(study, spec, None)
-    return Search(study, spec.search, attended.bounds, attended.trial_budget, earlier)
+    return Search(study, spec.search, attended.bounds, attended.trial_length, earlier)
 
 
 def _falls_behind(database: Database, attended: ExternalJob, row: RunRow, points: list[dict[str, Any]]) -> bool:

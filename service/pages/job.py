@@ -6,9 +6,9 @@ import yaml
 from fastapi import Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from clr.cost import trainings_of_stages
-from clr.recommendation import Recommendation
 from clr.spec import JobSpec
+from clr.tuning.cost import trainings_of_stages
+from clr.tuning.recommendation import Recommendation
 from service.cursors import NumberCursor, split
 from service.pages.page import page_router, render
 from service.routes import jobs as api

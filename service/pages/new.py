@@ -13,8 +13,8 @@ from fastapi import Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
-from clr.cost import Cost, predict
 from clr.spec import JobSpec
+from clr.tuning.cost import Cost, predict
 from service import problems, submission
 from service.pages.form import MISSING, Field, Sent, document, field, held
 from service.pages.page import page_router, render

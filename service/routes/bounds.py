@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
-from clr.bounds import read_bounds
 from clr.errors import InvalidArgument
+from clr.range_tests.recorded import read_bounds
 from service import curve_file
 from service.curve_file import Curve, Row
 from service.problems import InvalidField, InvalidInput, responses

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Query, Response
 from fastapi.responses import JSONResponse
 
-from clr import cost
 from clr.spec import JobSpec
+from clr.tuning import cost
 from service import submission
 from service.cursors import LIMIT, JobCursor, Limit, split
 from service.external.study import settle

@@ -85,7 +85,7 @@ def recommendation(
         document = row.document
     if format == "json":
         return JSONResponse(document)
-    from clr.recommendation import Recommendation
+    from clr.tuning.recommendation import Recommendation
 
     found = Recommendation.from_dict(document)
     if format == "python":

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from clr.policies import schedule
 from clr.run import Curve, Plan, Result, Run
+from clr.schedules.policies import schedule
 
 EDGE_OF_STABILITY = 2.0
 """Of gradient descent in the bowl: 2 over its largest curvature, 1."""

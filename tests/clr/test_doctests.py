@@ -17,5 +17,11 @@ def test_the_examples_in_the_docstrings_hold(name: str) -> None:
 
 def test_the_modules_with_closed_forms_have_examples() -> None:
     finder = doctest.DocTestFinder()
-    for name in ("clr.policies", "clr.lr_scheduler", "clr.proposal", "clr.run", "clr.cost"):
+    for name in (
+        "clr.schedules.policies",
+        "clr.schedules.torch_scheduler",
+        "clr.schedules.cycles",
+        "clr.run",
+        "clr.tuning.cost",
+    ):
         assert any(found.examples for found in finder.find(import_module(name)))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from clr.baselines import BASELINES
-from clr.policies import CYCLIC
+from clr.schedules.policies import CYCLIC
 from clr.spec import Adam, Baseline, CyclicPolicy, JobSpec, OptimizerSpec, SearchSpec
-from clr.task import optimizer
+from clr.training.task import optimizer
+from clr.trials.baselines import BASELINES
 
 OPTIMIZERS = get_args(get_args(OptimizerSpec)[0])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clr.client import Client
+from clr.client.sync import Client
 from service.serving import address, listen
 
 EXAMPLE = Path(__file__).parents[2] / "examples/external_numpy.py"

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import clr
-from clr.client import Client
-from clr.policies import schedule
+from clr.client.sync import Client
+from clr.schedules.policies import schedule
 
 SPEC = {"task": "digits", "epochs": 10, "search": {"trials": 4}, "confirm": {"seeds": 2, "baselines": ["fixed"]}}
 

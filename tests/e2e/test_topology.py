@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from clr.client import Client
+from clr.client.sync import Client
 from service.store import jobs, runs
 from service.store.database import Database
 from service.store.models import RunRow

@@ -19,7 +19,7 @@ async def start():
     async with app.router.lifespan_context(app):
         app.openapi()
 asyncio.run(start())
-import clr.recommendation, clr.charts
+import clr.tuning.recommendation, clr.charts
 print(sorted({"torch", "ray"} & set(sys.modules)))
 """
 

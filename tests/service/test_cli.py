@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from clr.client import Client
+from clr.client.sync import Client
 from service import cli
 from service.store import jobs, recommendations, workers
 from service.store.database import Database, is_migrated
@@ -304,7 +304,7 @@ def test_analyze_reads_the_bounds_of_each_seed_from_a_file_or_standard_input(run
 
 
 def test_analyze_reads_an_event_file_and_lists_the_tags_it_has(run: Run) -> None:
-    file = str(Path(__file__).parents[1] / "clr" / "data" / "range_test.tfevents")
+    file = str(Path(__file__).parents[1] / "clr" / "range_tests" / "data" / "range_test.tfevents")
     assert 0.01 < json.loads(run("analyze", file).out)["max_lr"] < 0.3
     by_metric = json.loads(run("analyze", file, "--metric-tag", "val/accuracy").out)
     assert "recorded metric" in by_metric["reasons"][0]

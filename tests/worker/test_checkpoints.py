@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clr.training import SYNC_STEPS
+from clr.training.loop import SYNC_STEPS
 from service.store import runs
 from service.store.database import Database
 from tests.worker.conftest import Work, working

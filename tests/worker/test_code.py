@@ -9,7 +9,7 @@ from clr.bundles.archive import digest_of
 from clr.bundles.packing import pack
 from service.store import code
 from service.store.database import Database
-from tests.clr.test_bundles_requirements import WHEEL, wheel
+from tests.clr.bundles.test_requirements import WHEEL, wheel
 from tests.worker.conftest import Work, working
 from worker.engine import Engine
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from clr.bounds import read_bounds
+from clr.range_tests.recorded import read_bounds
 from service.problems import InvalidInput
 from service.store import runs
 from service.store.errors import Conflict

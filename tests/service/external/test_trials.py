@@ -4,7 +4,7 @@ from typing import Any
 import optuna
 import pytest
 
-from clr.search import Search
+from clr.trials.study import Search
 from service.external import study as study_module
 from service.external import trials as trials_module
 from service.external.reports import Proposed

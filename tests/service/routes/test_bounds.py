@@ -4,7 +4,7 @@ import httpx
 import numpy as np
 import pytest
 
-from clr.bounds import read_bounds
+from clr.range_tests.recorded import read_bounds
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 

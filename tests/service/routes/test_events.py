@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from clr.event_stream import Event, EventDecoder
+from clr.client.event_stream import Event, EventDecoder
 from service.store import jobs
 
 Submit = Callable[..., dict[str, Any]]

@@ -1,0 +1,248 @@
+"""The calls of a clr service: what is sent, how its answer reads, when it is tried again. The clients do the I/O."""
+
+import math
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from clr.client.results import RecordedTest, TrialResult
+from clr.errors import ClrError, InvalidArgument
+from clr.run import Direction
+from clr.tuning.recommendation import Recommendation
+
+T_co = TypeVar("T_co", covariant=True)
+Document = dict[str, Any]
+
+AWAY = frozenset({502, 503, 504})
+"""Answers that come while a service, or one behind a proxy, is restarted."""
+
+OUTAGE_S = 60.0
+"""How long a job that is followed is tried again: long enough for a restart of the service."""
+
+SILENCE_S = 60.0
+"""A stream of events this long without a byte is taken for dropped."""
+
+POLL_S = 0.5
+
+UPLOAD_S = 300.0
+"""Longest wait while code is uploaded and checked."""
+
+
+class ClientError(ClrError):
+    """The service refused a call, or could not be reached.
+
+    Args:
+        message: what went wrong, on one line.
+        status: HTTP status, or None where there was no answer.
+        problem: the service's problem document (RFC 9457), ``{}`` where there is none.
+    """
+
+    def __init__(self, message: str, status: int | None = None, problem: Mapping[str, Any] | None = None):
+        super().__init__(message)
+        self.status = status
+        self.problem = dict(problem or {})
+
+
+@dataclass(frozen=True)
+class Call(Generic[T_co]):
+    """One call.
+
+    Args:
+        method, path: of the request.
+        read: makes the result of an answer that is a success.
+        repeatable: whether it may be sent again where its answer was lost.
+        request: further arguments of ``httpx.Client.request``.
+    """
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T_co]
+    repeatable: bool = True
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+
+def submit(spec: Mapping[str, Any], idempotency_key: str | None) -> Call[Document]:
+    """Submit a job; the key makes it repeatable."""
+    headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+    return Call("POST", "/v1/jobs", _json, request={"json": dict(spec), "headers": headers})
+
+
+def job(job_id: str) -> Call[Document]:
+    """A job as it stands."""
+    return Call("GET", job_path(job_id), _json)
+
+
+def cancel(job_id: str) -> Call[Document]:
+    """Cancel a job: a second time is refused, so it is not repeated."""
+    return Call("POST", job_path(job_id, "cancel"), _json, repeatable=False)
+
+
+def page(path: str, filters: Mapping[str, str | None], cursor: str | None) -> Call[tuple[list[Document], str | None]]:
+    """The items of one page of a list, and the cursor of the next page; None on the last."""
+    params = {name: value for name, value in {**filters, "cursor": cursor}.items() if value is not None}
+    return Call("GET", path, _page, request={"params": params})
+
+
+def recommendation(job_id: str) -> Call[Recommendation]:
+    """What was found."""
+    return Call("GET", job_path(job_id, "recommendation"), lambda answer: Recommendation.from_dict(answer.json()))
+
+
+def range_test(job_id: str) -> Call[RecordedTest]:
+    """The range test as far as it is."""
+    return Call("GET", job_path(job_id, "range-test"), lambda answer: RecordedTest.from_dict(answer.json()))
+
+
+def range_test_svg(job_id: str) -> Call[str]:
+    """The range test's picture."""
+    return Call("GET", job_path(job_id, "range-test.svg"), lambda answer: answer.text)
+
+
+def put_range_test(
+    job_id: str,
+    points: Iterable[Mapping[str, float | None]],
+    iterations_per_epoch: int,
+    seed: int,
+    direction: Direction,
+) -> Call[RecordedTest]:
+    """Give a range test of one's own."""
+    body = {
+        "points": [{name: _finite(value) for name, value in point.items()} for point in points],
+        "iterations_per_epoch": iterations_per_epoch,
+        "seed": seed,
+        "direction": direction,
+    }
+    path = job_path(job_id, "range-test")
+    return Call("PUT", path, lambda answer: RecordedTest.from_dict(answer.json()), request={"json": body})
+
+
+def ask(job_id: str) -> Call[Document]:
+    """Ask for a trial; the key makes it repeatable."""
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    return Call("POST", job_path(job_id, "trials"), _json, request={"headers": headers})
+
+
+def report(job_id: str, number: int, step: int, value: float) -> Call[bool]:
+    """Report on a trial: whether to stop it."""
+    body = {"step": step, "value": _finite(value)}
+    path = job_path(job_id, "trials", str(number), "points")
+    return Call("POST", path, lambda answer: bool(answer.json()["prune"]), request={"json": body})
+
+
+def tell(job_id: str, number: int, value: float) -> Call[TrialResult]:
+    """Tell a trial's value at its end."""
+    return _result(job_id, number, {"value": _finite(value)})
+
+
+def fail(job_id: str, number: int, error: str) -> Call[TrialResult]:
+    """Tell why a trial has none."""
+    return _result(job_id, number, {"state": "failed", "error": error})
+
+
+def code(digest: str) -> Call[Document]:
+    """Whether code was uploaded: status 404 where it was not."""
+    return Call("GET", f"/v1/code/{digest}", _json)
+
+
+def upload(digest: str, data: bytes) -> Call[Document]:
+    """Upload code. Named by its content, it may come any number of times."""
+    request = {"content": data, "headers": {"Content-Type": "application/octet-stream"}, "timeout": UPLOAD_S}
+    return Call("PUT", f"/v1/code/{digest}", _json, request=request)
+
+
+def trial(document: Mapping[str, Any]) -> TrialResult:
+    """A trial out of a page of them."""
+    return TrialResult.from_dict(document)
+
+
+def job_path(job_id: str, *rest: str) -> str:
+    """Path of a job, or of what belongs to it; an id can reach no other."""
+    if not job_id:
+        raise InvalidArgument("job_id: must be the id of a job, but is empty")
+    return "/".join(["/v1/jobs", quote(job_id, safe=""), *rest])
+
+
+def checked_url(url: str) -> str:
+    """The address of a service, without a slash at its end."""
+    if not url.startswith(("http://", "https://")):
+        raise InvalidArgument(f"url: must begin with http:// or https://, but got {url!r}")
+    return url.rstrip("/")
+
+
+class Attempts:
+    """When one call is tried again.
+
+    What never arrived may always be; what may have arrived only where a repetition does no harm.
+
+    Args:
+        url: of the service, for messages.
+        repeatable: whether a repetition does no harm.
+        patience_s: how long to try.
+    """
+
+    def __init__(self, url: str, repeatable: bool, patience_s: float):
+        self._url = url
+        self._away: frozenset[int] = AWAY if repeatable else frozenset({503})
+        self._lost: type[httpx.TransportError] = httpx.TransportError if repeatable else httpx.ConnectError
+        self._deadline, self._next_s = time.monotonic() + patience_s, 0.1
+
+    def pause_s(self, outcome: httpx.Response | httpx.TransportError) -> float:
+        """Seconds until the next attempt, after one that failed; raises where there is to be none."""
+        if isinstance(outcome, httpx.Response):
+            wait_s = self._asked_s(outcome)
+            if outcome.status_code not in self._away or time.monotonic() + wait_s > self._deadline:
+                raise refusal(outcome)
+        else:
+            wait_s = 0.0
+            if not isinstance(outcome, self._lost) or time.monotonic() > self._deadline:
+                raise self._unreachable(outcome) from outcome
+        pause_s, self._next_s = max(wait_s, self._next_s), min(2 * self._next_s, 2.0)
+        return pause_s
+
+    @staticmethod
+    def _asked_s(answer: httpx.Response) -> float:
+        asked = answer.headers.get("Retry-After", "")
+        return float(asked) if asked.isdecimal() else 0.0
+
+    def _unreachable(self, error: Exception) -> ClientError:
+        reason = str(error) or type(error).__name__
+        return ClientError(f"no answer from {self._url} ({reason}): is the service running, and is this its URL?")
+
+
+def refusal(answer: httpx.Response) -> ClientError:
+    """The error for an answer that is not a success, every field error in its message."""
+    status = answer.status_code
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        return ClientError(f"HTTP {status} from {answer.url}, but not from a clr service: check the URL", status)
+    detail = str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
+    rules = [f"{error.get('field') or 'body'}: {error.get('rule')}" for error in problem.get("errors") or []]
+    return ClientError("; ".join([detail, *(rule for rule in rules if rule not in detail)]), status, problem)
+
+
+def _result(job_id: str, number: int, body: Mapping[str, Any]) -> Call[TrialResult]:
+    path = job_path(job_id, "trials", str(number), "result")
+    return Call("PUT", path, lambda answer: trial(answer.json()), request={"json": body})
+
+
+def _finite(value: float | None) -> float | None:
+    """A number as JSON has it: None where it is not finite."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _json(answer: httpx.Response) -> Document:
+    document: Document = answer.json()
+    return document
+
+
+def _page(answer: httpx.Response) -> tuple[list[Document], str | None]:
+    document = answer.json()
+    return document["items"], document["next_cursor"]

@@ -1,0 +1,158 @@
+"""A candidate: the schedule that fills a training with whole cycles between two bounds."""
+
+from dataclasses import asdict, dataclass
+from math import ceil, floor
+from typing import Any
+
+from clr.errors import InvalidArgument
+from clr.run import Run
+from clr.schedules.policies import DECAYING, is_number
+
+LONGEST_MULTIPLIER = 10.0
+"""The paper's longest stepsize, in epochs (section 3.2)."""
+
+SIGNIFICANT = 4
+"""Digits of a proposed rate: finer than any interval, short enough to read out."""
+
+EXP_RANGE_DECAY = 0.1
+"""What the exp_range policies have decayed to when the training ends: one decade, the paper's own drop at a step."""
+
+
+def whole_cycles(epochs: float, low: float, high: float) -> range:
+    """Numbers k of whole cycles in ``epochs`` whose stepsize multiplier epochs / (2 k) lies in [low, high].
+
+    >>> list(whole_cycles(20, 2, 5))
+    [2, 3, 4, 5]
+    """
+    tiny = 1e-9  # a multiplier that is on the edge but for rounding is inside
+    return range(max(1, ceil(epochs / (2 * high) - tiny)), floor(epochs / (2 * low) + tiny) + 1)
+
+
+def default_multipliers(epochs: float) -> tuple[float, float]:
+    """1 to 10 epochs, widened so that one whole cycle always fits.
+
+    >>> default_multipliers(20), default_multipliers(50), default_multipliers(0.5)
+    ((1.0, 10.0), (1.0, 25.0), (0.25, 10.0))
+    """
+    return min(1.0, epochs / 2), max(LONGEST_MULTIPLIER, epochs / 2)
+
+
+def significant(value: float) -> float:
+    """``value`` to the digits in which a rate can be told from its neighbours.
+
+    >>> significant(0.01234567)
+    0.01235
+    """
+    return float(f"{value:.{SIGNIFICANT}g}")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A schedule for a training: whole cycles of a policy between two bounds.
+
+    Args:
+        policy: name in ``clr.POLICIES``.
+        base_lr, max_lr: the bounds, per step; ``ratio`` is max_lr / base_lr.
+        cycles: whole cycles in the training, >= 1.
+        stepsize: half a cycle in steps; ``stepsize_multiplier`` the same in epochs.
+        gamma: decay per step, for the exp_range policies.
+    """
+
+    policy: str
+    base_lr: float
+    max_lr: float
+    ratio: float
+    cycles: int
+    stepsize: int
+    stepsize_multiplier: float
+    gamma: float | None = None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole schedule; it ends where a cycle ends."""
+        return 2 * self.cycles * self.stepsize
+
+    def run(self, seed: int) -> Run:
+        """The training run that scores this schedule; it has a point at each cycle's end."""
+        return Run(
+            policy=self.policy,
+            base_lr=self.base_lr,
+            max_lr=self.max_lr,
+            stepsize=self.stepsize,
+            steps=self.steps,
+            seed=seed,
+            evaluate_every=2 * self.stepsize,
+            gamma=self.gamma,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class TrainingLength:
+    """The length of one training.
+
+    Args:
+        epochs: > 0, finite.
+        iterations_per_epoch: optimizer steps in one pass over the training data, >= 1.
+
+    Raises:
+        InvalidArgument: a rule above is broken.
+    """
+
+    epochs: float
+    iterations_per_epoch: int
+
+    def __post_init__(self) -> None:
+        if not is_number(self.epochs) or self.epochs <= 0:
+            raise InvalidArgument(f"epochs: must be above 0 and finite, but got {self.epochs!r}")
+        if self.iterations_per_epoch < 1:
+            raise InvalidArgument(f"iterations_per_epoch: must be at least 1, but got {self.iterations_per_epoch!r}")
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in the training, >= 2 (one up, one down)."""
+        return max(2, round(self.epochs * self.iterations_per_epoch))
+
+    def propose(self, max_lr: float, ratio: float, cycles: int, policy: str = "triangular") -> Candidate:
+        """The schedule of ``cycles`` whole cycles that fills the training to within 2 * cycles steps.
+
+        A cycle takes at least two steps, so there are at most half as many cycles as steps.
+
+        >>> candidate = TrainingLength(epochs=20, iterations_per_epoch=500).propose(max_lr=0.006, ratio=6, cycles=5)
+        >>> candidate.base_lr, candidate.stepsize, candidate.stepsize_multiplier, candidate.steps
+        (0.001, 1000, 2.0, 10000)
+        """
+        cycles = min(cycles, self.steps // 2)
+        stepsize = self.steps // (2 * cycles)
+        base_lr, max_lr = significant(max_lr / ratio), significant(max_lr)
+        return Candidate(
+            policy=policy,
+            base_lr=base_lr,
+            max_lr=max_lr,
+            ratio=significant(max_lr / base_lr),
+            cycles=cycles,
+            stepsize=stepsize,
+            stepsize_multiplier=significant(stepsize / self.iterations_per_epoch),
+            gamma=EXP_RANGE_DECAY ** (1 / self.steps) if policy in DECAYING else None,
+        )
+
+    def stretch(self, candidate: Candidate) -> Candidate:
+        """A candidate made for another length, filling this one: its stepsize as near as whole cycles allow.
+
+        >>> found = TrainingLength(epochs=5, iterations_per_epoch=500).propose(max_lr=0.006, ratio=6, cycles=1)
+        >>> stretched = TrainingLength(epochs=20, iterations_per_epoch=500).stretch(found)
+        >>> stretched.cycles, stretched.stepsize == found.stepsize
+        (4, True)
+        """
+        if candidate.steps <= self.steps < candidate.steps + 2 * candidate.cycles:
+            return candidate
+        cycles = max(1, round(self.steps / (2 * candidate.stepsize)))
+        return self.propose(candidate.max_lr, candidate.max_lr / candidate.base_lr, cycles, candidate.policy)
+
+    @property
+    def fewest_cycles(self) -> int:
+        """As few whole cycles as keep the stepsize within the paper's ten epochs."""
+        return whole_cycles(self.epochs, default_multipliers(self.epochs)[0], LONGEST_MULTIPLIER)[0]

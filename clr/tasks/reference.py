@@ -1,0 +1,46 @@
+"""What a job trains, told in plain values: a task's name and arguments, its optimizer, its batch size."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from clr.run import Run
+from clr.tasks import load_task
+from clr.training.checkpoint import Checkpoint
+from clr.training.loop import train
+from clr.training.task import Task, optimizer
+
+Trainee = dict[str, Any]
+"""``task``, ``args``, ``optimizer`` (its name and args) and ``batch_size``, as in a job spec."""
+
+
+def load(trainee: Trainee) -> Task:
+    """The task; the process keeps the last two."""
+    return _load(json.dumps(trainee, sort_keys=True))
+
+
+@lru_cache(maxsize=2)  # of the job at hand, and of the one that takes turns with it
+def _load(key: str) -> Task:
+    trainee = json.loads(key)
+    task = load_task(trainee["task"], **trainee["args"])
+    chosen = trainee["optimizer"]
+    return replace(task, optimizer=optimizer(chosen["name"], **chosen["args"]), batch_size=trainee["batch_size"])
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """``iterations_per_epoch``, ``metric`` and ``direction`` of a task."""
+    metric, direction, _ = task.score
+    return {"iterations_per_epoch": task.iterations_per_epoch, "metric": metric, "direction": direction}
+
+
+def points(
+    task: Task, run: dict[str, Any], threads: int, checkpoint: Checkpoint | None
+) -> Iterator[tuple[bool, dict[str, Any]]]:
+    """The points of one run as they are recorded, JSON values all, each with whether it is from the checkpoint."""
+    torch.set_num_threads(threads)
+    for number, point in enumerate(train(task, Run(**run), checkpoint)):
+        yield checkpoint is not None and number < checkpoint.restored, point.to_dict()

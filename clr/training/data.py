@@ -1,0 +1,250 @@
+"""Batches: from tensors held in memory, from a dataset, or from a loader of the caller's own."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import is_dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
+
+from clr.errors import InvalidArgument
+from clr.training.random_states import random_states, set_random_states
+
+Batch = Any
+Data = Any  # a tuple or mapping of equally long tensors, a map-style Dataset, or an iterable of batches
+
+RESIDENT_SHARE = 0.5
+"""Share of a GPU's free memory that data may take: the other half is for the network and its activations."""
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move every tensor in a batch of any structure to ``device``.
+
+    Args:
+        batch: a tensor, anything with a method ``to`` of its own, or a tuple, list, mapping or dataclass of these.
+        device: where to.
+    """
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if type(batch) in (list, tuple):  # nearly every batch, and the rest takes a hundredth of a small step to find out
+        return type(batch)([to_device(value, device) for value in batch])
+    if callable(getattr(batch, "to", None)):
+        return batch.to(device)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return replace(batch, **{name: to_device(value, device) for name, value in vars(batch).items()})
+    if isinstance(batch, Mapping):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        moved = [to_device(value, device) for value in batch]
+        return type(batch)(*moved) if hasattr(batch, "_fields") else type(batch)(moved)  # a named tuple, or none
+    return batch
+
+
+def is_resident(data: Data) -> bool:
+    """Whether ``data`` is a tuple or mapping of tensors, indexed directly rather than through a loader."""
+    values = list(_parts(data))
+    return bool(values) and all(isinstance(value, torch.Tensor) for value in values)
+
+
+def _parts(data: Data) -> Iterable[Any]:
+    return data.values() if isinstance(data, Mapping) else data if isinstance(data, tuple) else ()
+
+
+def placed(data: Data, device: torch.device) -> Data:
+    """Resident ``data`` on ``device`` where it fits there; else as it is, and its batches are moved one by one."""
+    if not is_resident(data):
+        return data
+    size = sum(tensor.nbytes for tensor in _tensors(data) if tensor.device != device)
+    if device.type == "cuda" and size > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return data
+    return to_device(data, device)
+
+
+def examples(data: Data) -> int | None:
+    """Number of examples, or None where only a loader knows.
+
+    Raises:
+        InvalidArgument: tensors of different lengths.
+    """
+    if is_resident(data):
+        lengths = [batch_length(value) for value in (data.values() if isinstance(data, Mapping) else data)]
+        if len(set(lengths)) > 1:
+            raise InvalidArgument(f"train, val: tensors must be equally long, but are {lengths}")
+        return lengths[0]
+    map_style = isinstance(data, Dataset) and not isinstance(data, IterableDataset)
+    return len(data) if map_style and isinstance(data, Sized) else None
+
+
+def take(data: Data, index: torch.Tensor | slice) -> Batch:
+    """The examples of resident ``data`` at ``index``, in the same structure."""
+    if isinstance(data, Mapping):
+        return {key: value[index] for key, value in data.items()}
+    return tuple(value[index] for value in data)
+
+
+def batches_per_epoch(data: Data, batch_size: int) -> int:
+    """Batches in one pass over ``data``; the last, partial one is dropped unless it is the only one.
+
+    Raises:
+        InvalidArgument: when ``data`` is empty or of unknown length.
+    """
+    count = examples(data)
+    if count is None:
+        if any(isinstance(value, np.ndarray) for value in _parts(data)):
+            raise InvalidArgument("train: a tuple or mapping must hold tensors, but holds arrays; use torch.as_tensor")
+        try:
+            count, batch_size = len(data), 1
+        except TypeError:  # also a loader whose dataset has none
+            raise InvalidArgument("train: must have a length (its number of batches), but has none; wrap it") from None
+    if count == 0:
+        raise InvalidArgument("train: must hold at least one example, but is empty")
+    return max(1, count // batch_size)
+
+
+class _Shuffled:
+    """Batches of resident data, in an order drawn anew at each pass; a last, partial one is dropped."""
+
+    def __init__(self, data: Data, count: int, batch_size: int) -> None:
+        self.data, self.count, self.size = data, count, min(batch_size, count)
+        self.generator = torch.Generator()
+        self.device = next(_tensors(data)).device
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = torch.randperm(self.count, generator=self.generator)
+        for index in order[: self.count - self.count % self.size].view(-1, self.size).to(self.device):
+            yield take(self.data, index)
+
+
+class TrainingBatches(Iterator[Batch]):
+    """Shuffled batches on ``device`` without end, epoch after epoch; the order is fixed by ``seed``.
+
+    Args:
+        data: as in ``clr.Task``.
+        batch_size: examples in a batch, >= 1; where ``data`` yields batches itself, it is ignored.
+        seed: of the order.
+        device: where the batches go.
+        collate, workers: for a ``Dataset``, as in ``DataLoader``.
+
+    Raises:
+        InvalidArgument: there is no example, or a pass over a loader yields none.
+    """
+
+    def __init__(
+        self, data: Data, batch_size: int, seed: int, device: torch.device, collate: Any = None, workers: int = 0
+    ) -> None:
+        self.device = device
+        self._loader = _loader(data, batch_size, collate, workers)
+        self._generators = loader_generators(self._loader)
+        for own in self._generators:
+            own.manual_seed(seed)
+        self._epoch: Iterator[Batch] = iter(())
+        self._taken = 0
+
+    def __next__(self) -> Batch:
+        try:
+            batch = next(self._epoch)
+        except StopIteration:
+            self._begin()
+            batch = next(self._epoch, None)
+            if batch is None:
+                raise InvalidArgument("train: must yield at least one batch an epoch, but yielded none") from None
+        self._taken += 1
+        return to_device(batch, self.device)
+
+    def _begin(self) -> None:
+        # read for nothing where batches are indexed: a small step's twentieth, in short epochs
+        states = None if isinstance(self._loader, _Shuffled) else random_states()
+        self._began = states, [own.get_state() for own in self._generators]
+        self._epoch, self._taken = iter(self._loader), 0
+
+    @property
+    def has_places(self) -> bool:
+        """Whether an epoch's order is decided by the random states at its begin, so that a place can be found again."""
+        if isinstance(self._loader, _Shuffled):
+            return True
+        batches = getattr(self._loader, "batch_sampler", None)
+        return type(batches) is BatchSampler and type(batches.sampler) in (RandomSampler, SequentialSampler)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the epoch stands: the random states it began with, and how many batches were taken of it."""
+        states, generators = self._began
+        return {"states": states, "generators": generators, "taken": self._taken}
+
+    def go_to(self, place: dict[str, Any]) -> None:
+        """Go on from a ``place`` of the same data; the global random states are left anywhere."""
+        if place["states"] is not None:
+            set_random_states(place["states"])
+        for own, state in zip(self._generators, place["generators"], strict=True):
+            own.set_state(state)
+        self._begin()
+        for _ in range(place["taken"]):
+            next(self)
+
+
+def _loader(data: Data, batch_size: int, collate: Any, workers: int) -> Iterable[Batch]:
+    count = examples(data)
+    if count is None:
+        loader: Iterable[Batch] = data
+        return loader
+    if count == 0:
+        raise InvalidArgument("train: must hold at least one example, but is empty")
+    if is_resident(data):
+        return _Shuffled(data, count, batch_size)
+    return DataLoader(
+        data,
+        batch_size=min(batch_size, count),
+        shuffle=True,
+        drop_last=True,
+        generator=torch.Generator(),
+        collate_fn=collate,
+        num_workers=workers,
+    )
+
+
+def loader_generators(loader: Any) -> list[torch.Generator]:
+    """The random generators that a loader and its sampler hold themselves; an order drawn from them is not global."""
+    batches = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
+    found = {id(own): own for owner in owners if isinstance(own := getattr(owner, "generator", None), torch.Generator)}
+    return list(found.values())
+
+
+def validation_batches(
+    data: Data, batch_size: int, limit: int | None, device: torch.device, collate: Any = None
+) -> Iterator[tuple[Batch, int]]:
+    """Batches in fixed order with their weights, up to about ``limit`` examples (None: all)."""
+    count = examples(data)
+    if is_resident(data):
+        assert count is not None
+        stop = min(count, limit or count)
+        for start in range(0, stop, batch_size):
+            end = min(start + batch_size, stop)
+            yield to_device(take(data, slice(start, end)), device), end - start
+        return
+    loader: Iterable[Batch] = data
+    if count is not None:
+        # A generator of its own: scoring must not draw from the random numbers that training goes on with.
+        loader = DataLoader(data, batch_size=batch_size, collate_fn=collate, generator=torch.Generator())
+    seen = 0
+    for batch in loader:
+        size = batch_length(batch)
+        yield to_device(batch, device), size
+        seen += size
+        if limit is not None and seen >= limit:
+            return
+
+
+def batch_length(batch: Batch) -> int:
+    """Examples in a batch: the length of the first tensor found in it."""
+    return next((len(tensor) for tensor in _tensors(batch) if tensor.ndim), 1)
+
+
+def _tensors(batch: Batch) -> Iterator[torch.Tensor]:
+    if isinstance(batch, torch.Tensor):
+        yield batch
+        return
+    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    for value in vars(batch).values() if is_dataclass(batch) else values:
+        yield from _tensors(value)

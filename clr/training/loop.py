@@ -1,0 +1,312 @@
+"""The one training loop. Range test, trial and confirmation are this loop under different policies."""
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clr.errors import InvalidArgument
+from clr.run import Curve, Plan, Point, Result, Run
+from clr.schedules.plateau import Plateau
+from clr.schedules.policies import schedule
+from clr.schedules.torch_scheduler import multiplier
+from clr.training.checkpoint import Checkpoint
+from clr.training.data import TrainingBatches, placed, validation_batches
+from clr.training.divergence import Explosion
+from clr.training.module_state import attributes, set_attributes
+from clr.training.optimizers import self_tuning
+from clr.training.random_states import OwnRandomStates, random_states, set_random_states
+from clr.training.task import Task
+
+SYNC_STEPS = 16
+"""Losses are read from the device at least this often: rarely enough not to stall a GPU, often enough to stop soon
+after a loss is no longer finite."""
+
+SCORED_SHARE = 1.5
+"""Most validation examples scored at a point, over those trained on since the last, where a run limits them: scoring
+one takes a third of what training on it does, so the points take half of the training's time at most."""
+
+MOST_SKIPS = 40
+"""A scaler that skips this many updates in a row has halved its scale from 2**16 to 2**-24, the smallest number of
+fp16: the gradients are not finite at any scale."""
+
+
+def train(task: Task, run: Run, checkpoint: Checkpoint | None = None) -> Iterator[Point]:
+    """Train, yielding a point every ``run.evaluate_every`` steps and at the end; stop pulling to stop training.
+
+    The caller's random states are untouched between and after points. A loss that is no longer finite ends the run
+    with a point that says so.
+
+    Args:
+        task: what to train.
+        run: how.
+        checkpoint: a run that was broken off yields the points it had and goes on from there, bit for bit as if it had
+            never been (on a CPU). Without effect where the place in the training data cannot be found again: an
+            iterable of the caller's own, or a sampler other than torch's random and sequential ones.
+
+    Raises:
+        InvalidArgument: a rule of ``run`` is broken.
+    """
+    device = _device(task, run)
+    with OwnRandomStates(run.seed, device) as own:
+        for point in _points(_Training(task, run, device), checkpoint):
+            own.leave()
+            yield point
+            own.enter()
+
+
+def _device(task: Task, run: Run) -> torch.device:
+    for field in ("steps", "stepsize", "evaluate_every"):
+        if getattr(run, field) < 1:
+            raise InvalidArgument(f"{field}: must be at least 1, but got {getattr(run, field)!r}")
+    return torch.device(task.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _points(training: "_Training", checkpoint: Checkpoint | None) -> Iterator[Point]:
+    if checkpoint is not None and not training.batches.has_places:
+        checkpoint = None
+    done = training.load(checkpoint) if checkpoint is not None else []
+    yield from done
+    while not training.ended:
+        point = training.advance()
+        if point is not None:
+            yield point
+        if checkpoint is not None:
+            done += [point] if point is not None else []
+            if checkpoint.is_due and not training.ended:
+                training.save(checkpoint, done)
+    if checkpoint is not None:
+        checkpoint.remove()
+
+
+class _Training:
+    """One run as it stands: its model, its optimizer, its place in the data, what it recorded since its last point."""
+
+    def __init__(self, task: Task, run: Run, device: torch.device) -> None:
+        self.run, self.device = run, device
+        self.task = task = replace(task, train=placed(task.train, device), val=placed(task.val, device))
+        self.model = task.model().to(device)
+        self.network = _compiled(self.model, task.compile)
+        self.optimizer = task.optimizer(task.groups(self.model))
+        if run.optimizer is not None:
+            self.optimizer = self_tuning(run.optimizer, self.optimizer)
+        self._averaging("train")
+        self.multipliers = [multiplier(group) for group in self.optimizer.param_groups]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=task.precision == "fp16")
+        self.batches = TrainingBatches(task.train, task.batch_size, run.seed, device, task.collate, task.workers)
+        self.rate = schedule(run.policy, base_lr=run.base_lr, max_lr=run.max_lr, stepsize=run.stepsize, gamma=run.gamma)
+        self.plateau = None if run.patience is None else Plateau(task.score[1], run.patience)
+        self.explosion = Explosion(run.explode) if run.explode is not None else None
+        self.val_limit = run.val_limit
+        if self.val_limit is not None:
+            trained = run.evaluate_every * task.accumulate * task.batch_size
+            self.val_limit = max(1, min(self.val_limit, int(SCORED_SHARE * trained)))
+        self.step, self.ended = 0, False
+        self.rates: list[float] = []
+        self.losses: list[float] = []
+        if not self.model.training:  # else a layer in eval mode was put there on purpose
+            self.model.train()
+
+    def advance(self) -> Point | None:
+        """Train until losses are read from the device; the point, where one is due by then."""
+        unread: list[Tensor] = []
+        due = False
+        while not due and len(unread) < SYNC_STEPS:
+            lr = self.rate(self.step) * (1.0 if self.plateau is None else self.plateau.factor)
+            self.rates.append(lr)
+            for group, factor in zip(self.optimizer.param_groups, self.multipliers, strict=True):
+                group["lr"] = lr * factor
+            unread.append(self._update())
+            self.step += 1
+            due = self.step % self.run.evaluate_every == 0 or self.step == self.run.steps
+        return self._read(torch.stack(unread).tolist() if len(unread) > 1 else [unread[0].item()], due)
+
+    def _read(self, losses: list[float], due: bool) -> Point | None:
+        if not math.isfinite(sum(losses)):
+            bad = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
+            self.losses += losses[: bad + 1]
+            return self._point(self.step - len(losses) + bad + 1, None, diverged=True)
+        self.losses += losses
+        if self.explosion is not None and self.explosion.after(losses):
+            return self._point(self.step, None, diverged=True)
+        if not due:
+            return None
+        metric = self._metric() if self.task.val is not None else None
+        if self.plateau is not None and metric is not None:
+            self.plateau.after(metric)
+        diverged = metric is not None and not math.isfinite(metric)
+        return self._point(self.step, None if diverged else metric, diverged)
+
+    def _metric(self) -> float | None:
+        self._averaging("eval")
+        metric = evaluate(self.task, self.network, self.device, self.val_limit)
+        self._averaging("train")
+        return metric
+
+    def _point(self, step: int, metric: float | None, diverged: bool) -> Point:
+        point = Point(step, self.rates[: len(self.losses)], self.losses, metric, diverged)
+        self.rates, self.losses = [], []
+        self.ended = diverged or step == self.run.steps
+        return point
+
+    def _averaging(self, mode: str) -> None:
+        """Tell an optimizer that trains one set of weights and is judged by another which of them is wanted."""
+        getattr(self.optimizer, mode, lambda: None)()
+
+    def _update(self) -> Tensor:
+        """One optimizer step; the mean loss before it. What a scaler skips is no step: it is tried on other batches."""
+        for _ in range(MOST_SKIPS):
+            loss = self._try_update()
+            if loss is not None:
+                return loss
+        return torch.full((), math.inf, device=self.device)
+
+    def _try_update(self) -> Tensor | None:
+        """The mean loss over ``accumulate`` batches, detached, on the device; None: the scaler skipped the step."""
+        task, scaler = self.task, self.scaler
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for _ in range(task.accumulate):
+            with _autocast(task, self.device):
+                loss = task.loss(*task.forward(self.network, next(self.batches)))
+            if self.step == 0:
+                _check_loss(loss)
+            losses.append(loss.detach().float())
+            if task.accumulate > 1:  # a quotient by 1 is a node of the graph all the same
+                loss = loss / task.accumulate
+            scaler.scale(loss).backward()
+        total = losses[0] if task.accumulate == 1 else torch.stack(losses).mean()
+        if task.clip_norm is not None:
+            scaler.unscale_(self.optimizer)
+            trained = [one for group in self.optimizer.param_groups for one in group["params"]]
+            nn.utils.clip_grad_norm_(trained, task.clip_norm)
+        before = scaler.get_scale()
+        scaler.step(self.optimizer)
+        scaler.update()
+        skipped = scaler.get_scale() < before
+        return None if skipped and total.isfinite() else total
+
+    def save(self, checkpoint: Checkpoint, done: list[Point]) -> None:
+        """Write all that the rest of the run depends on, and the points it has yielded."""
+        state = {
+            "points": [point.to_dict() for point in done],
+            "recorded": (self.step, self.rates, self.losses),
+            "explosion": None if self.explosion is None else vars(self.explosion),
+            "plateau": None if self.plateau is None else self.plateau.state_dict(),
+            "tensors": _tensors(self.model),
+            "attributes": attributes(self.model),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "place": self.batches.place,
+            "random": random_states(),
+        }
+        checkpoint.save(self.run.to_dict(), self.device, state)
+
+    def load(self, checkpoint: Checkpoint) -> list[Point]:
+        """Go on from where ``checkpoint`` was written, if it was for this run; the points yielded until then."""
+        state = checkpoint.load(self.run.to_dict(), self.device)
+        tensors = _tensors(self.model)
+        if state is None or _shapes(tensors) != _shapes(state["tensors"]):  # the task's own code is another now
+            return []
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(state["tensors"][name])
+        set_attributes(self.model, state["attributes"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.rates, self.losses = state["recorded"]
+        if self.explosion is not None:
+            vars(self.explosion).update(state["explosion"])
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state["plateau"])
+        self.batches.go_to(state["place"])
+        set_random_states(state["random"])
+        checkpoint.restored = len(state["points"])
+        return [Point.from_dict(point) for point in state["points"]]
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, also buffers that are not persistent."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+def _compiled(model: nn.Module, how: bool | str) -> nn.Module:
+    if how is False:
+        return model
+    backend = "inductor" if how is True else how
+    return torch.compile(model, backend=backend)  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def evaluate(task: Task, model: nn.Module, device: torch.device, limit: int | None = None) -> float | None:
+    """Metric over the first ``limit`` validation examples (None: all); None when the task has no validation data."""
+    if task.val is None:
+        return None
+    _, _, score = task.score
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        total, weight = torch.zeros((), device=device), 0
+        for batch, size in validation_batches(task.val, max(task.batch_size, 256), limit, device, task.collate):
+            with _autocast(task, device):
+                output, target = task.forward(model, batch)
+                total += _one_number(score(output, target), device) * size
+            weight += size
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if weight == 0:
+        raise InvalidArgument("val: must hold at least one example, but is empty")
+    return total.item() / weight
+
+
+def _one_number(value: Any, device: torch.device) -> Tensor:
+    try:
+        return torch.as_tensor(value, device=device).float().reshape(())
+    except (TypeError, RuntimeError):
+        got = list(value.shape) if isinstance(value, Tensor) else repr(value)
+        raise InvalidArgument(f"metric: must return one number, the mean over the batch, but got {got}") from None
+
+
+def _check_loss(loss: Any) -> None:
+    if not isinstance(loss, Tensor):
+        raise InvalidArgument(f"loss: must return a scalar tensor, but got {loss!r}")
+    if loss.ndim:
+        raise InvalidArgument(
+            f"loss: must return a scalar tensor, the mean over the batch, but got the shape {list(loss.shape)}"
+        )
+    if not loss.requires_grad:
+        raise InvalidArgument("loss: must depend on a parameter that requires a gradient, but got none that does")
+
+
+def _autocast(task: Task, device: torch.device) -> Any:
+    if task.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if task.precision == "bf16" else torch.float16)
+
+
+def curve_of(task: Task, run: Run) -> Curve:
+    """Train to the end of ``run`` and return all that it recorded; nobody draws random numbers between its points."""
+    device = _device(task, run)
+    with OwnRandomStates(run.seed, device):
+        return Curve.of(_points(_Training(task, run, device), None))
+
+
+def execute(task: Task, plan: Plan[Result]) -> Result:
+    """Carry out a plan here, one run after the other."""
+    curves: list[Curve] | None = None  # as for any generator, what is sent first
+    while True:
+        try:
+            runs = plan.send(curves)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        curves = [curve_of(task, run) for run in runs]

@@ -1,0 +1,189 @@
+"""The recommendation: bounds, stepsize, evidence, and the bytes a user pastes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from clr.errors import InvalidArgument
+from clr.range_tests.bounds import Bounds, Confidence
+from clr.schedules.cycles import Candidate
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+Source = Literal["range_test", "search", "confirm"]
+
+TORCH_MODES = {"triangular": "triangular", "triangular2": "triangular2", "exp_range_amplitude": "exp_range"}
+"""What torch calls the policies it has. Its exp_range is not the paper's."""
+
+SCHEDULE = ("base_lr", "max_lr", "ratio", "stepsize", "stepsize_multiplier", "gamma")
+"""What a recommendation takes over from a proposal; each is None without one."""
+
+PASTE = """\
+import {module}
+
+# clr: {policy} from {base_lr:.6g} to {max_lr:.6g}, stepsize {stepsize} ({confidence} confidence)
+scheduler = {function}(
+    optimizer,
+{arguments}
+)
+# call scheduler.step() after every optimizer.step(); train for whole cycles of {cycle} steps
+"""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Runs behind a recommendation, all at the same number of steps.
+
+    Args:
+        metric, direction: what is compared, and whether larger is better.
+        epochs: length of each run.
+        seeds: runs per name, on seeds that no earlier stage used.
+        runs: name, mean and std over the seeds, and the baseline's own rate.
+        verdict: the paired difference with its standard error, in words.
+    """
+
+    metric: str
+    direction: str
+    epochs: float
+    seeds: int
+    runs: list[dict[str, Any]]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Optimizer steps and seconds spent so far, and the steps relative to one training."""
+
+    steps: int
+    seconds: float
+    relative_to_one_training: float
+
+    @classmethod
+    def of(cls, steps: int, seconds: float, training_steps: int) -> "Cost":
+        """From the steps and seconds spent, and the steps of one training."""
+        return cls(steps, round(seconds, 3), round(steps / training_steps, 3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """What to train with, how sure that is, and why. Rates are per optimizer step; stepsize is in steps.
+
+    An inconclusive one has no bounds and no stepsize: None rather than a guess.
+    """
+
+    source: Source
+    policy: str
+    base_lr: float | None
+    max_lr: float | None
+    ratio: float | None
+    stepsize: int | None
+    stepsize_multiplier: float | None
+    iterations_per_epoch: int
+    gamma: float | None
+    interval: dict[str, list[float]] | None
+    confidence: Confidence
+    reasons: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    evidence: Evidence | None = None
+    cost: Cost | None = None
+    job_id: str | None = None
+
+    @classmethod
+    def of(
+        cls, source: Source, bounds: Bounds, candidate: Candidate | None, iterations_per_epoch: int, **more: Any
+    ) -> "Recommendation":
+        """From what was read and, unless that was inconclusive, the schedule chosen."""
+        schedule: dict[str, Any] = {name: getattr(candidate, name, None) for name in SCHEDULE}
+        interval = None
+        if candidate is not None and bounds.interval is not None:
+            interval = {
+                name: [min(low, value), max(high, value)]
+                for name, value in (("base_lr", candidate.base_lr), ("max_lr", candidate.max_lr))
+                for low, high in [bounds.interval[name]]
+            }
+        return cls(
+            source=source,
+            policy=candidate.policy if candidate else "triangular",
+            **schedule,
+            iterations_per_epoch=iterations_per_epoch,
+            interval=interval,
+            confidence=bounds.confidence,
+            reasons=list(bounds.reasons),
+            **more,
+        )
+
+    @property
+    def torch(self) -> dict[str, Any] | None:
+        """Arguments of ``torch.optim.lr_scheduler.CyclicLR``; None where torch lacks the policy, or without bounds."""
+        if self.stepsize is None or self.policy not in TORCH_MODES:
+            return None
+        arguments = {
+            "base_lr": self.base_lr,
+            "max_lr": self.max_lr,
+            "step_size_up": self.stepsize,
+            "step_size_down": self.stepsize,
+            "mode": TORCH_MODES[self.policy],
+        }
+        return arguments | ({"gamma": self.gamma} if self.gamma else {}) | {"cycle_momentum": False}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, in the order people read them."""
+        document = asdict(self)
+        return {"job_id": document.pop("job_id")} | document | {"torch": self.torch}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "Recommendation":
+        """The recommendation that ``to_dict`` was made of; what a newer service tells beyond it is left out."""
+        values = _known(cls, document)
+        for name, kind in (("evidence", Evidence), ("cost", Cost)):
+            if values.get(name) is not None:
+                values[name] = kind(**_known(kind, values[name]))
+        return cls(**values)
+
+    def scheduler(self, optimizer: "Optimizer") -> "LRScheduler":
+        """The recommended schedule for ``optimizer``; call its ``step()`` after every ``optimizer.step()``.
+
+        Raises:
+            InvalidArgument: the recommendation is inconclusive, so there is no schedule.
+        """
+        if self.stepsize is None:
+            raise InvalidArgument(f"recommendation: must have bounds, but is inconclusive: {'; '.join(self.reasons)}")
+        # By its name: the service reads this module without torch.
+        torch_side = import_module("clr.schedules.torch_scheduler")
+        names = ("policy", "base_lr", "max_lr", "stepsize", "gamma")
+        made: LRScheduler = torch_side.scheduler(optimizer, **{name: getattr(self, name) for name in names})
+        return made
+
+    def to_python(self) -> str:
+        """Lines to paste below the line that makes ``optimizer``; comments alone where there are no bounds."""
+        if self.stepsize is None:
+            return "".join(f"# clr: {line}\n" for line in ["inconclusive, no bounds", *self.reasons])
+        if self.torch is not None:
+            module, function, arguments = "torch", "torch.optim.lr_scheduler.CyclicLR", self.torch
+        else:
+            module, function = "clr", "clr.scheduler"
+            names = ("policy", "base_lr", "max_lr", "stepsize", "gamma")
+            arguments = {name: value for name in names if (value := getattr(self, name)) is not None}
+        lines = "\n".join(f"    {name}={value!r}," for name, value in arguments.items())
+        shown = {"module": module, "function": function, "arguments": lines, "cycle": 2 * self.stepsize}
+        return PASTE.format(**asdict(self) | shown)
+
+    def to_yaml(self) -> str:
+        """The document as YAML."""
+        import yaml
+
+        text: str = yaml.safe_dump(json.loads(json.dumps(self.to_dict())), sort_keys=False, allow_unicode=True)
+        return text
+
+    def _repr_html_(self) -> str:
+        from clr.charts.notebook import recommendation_html
+
+        return recommendation_html(self)
+
+
+def _known(kind: Any, document: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: document[field.name] for field in fields(kind) if field.name in document}

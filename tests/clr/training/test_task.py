@@ -1,0 +1,129 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clr.errors import InvalidArgument
+from clr.training.task import Task, accuracy, forward, model_loss, optimizer
+
+X, Y = torch.zeros(20, 3), torch.zeros(20, dtype=torch.long)
+
+
+def make(**changes: Any) -> Task:
+    return Task(**({"model": lambda: nn.Linear(3, 2), "train": (X, Y), "loss": F.cross_entropy} | changes))
+
+
+def test_accuracy_is_the_share_of_rows_whose_largest_output_is_at_the_target() -> None:
+    output = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    assert accuracy(output, torch.tensor([1, 0, 0, 0])).item() == 0.75
+
+
+def test_forward_gives_pairs_to_the_model_as_input_and_target() -> None:
+    model = nn.Linear(3, 2)
+    output, target = forward(model, [X, Y])
+    assert torch.equal(output, model(X))
+    assert target is Y
+
+
+def test_forward_gives_a_mapping_to_the_model_as_keywords() -> None:
+    class Model(nn.Module):
+        def forward(self, ids: Any, labels: Any) -> dict[str, Any]:
+            return {"loss": ids.sum(), "seen": labels}
+
+    output, target = forward(Model(), {"ids": X, "labels": Y})
+    assert output["seen"] is target is Y
+    assert model_loss(output, target).item() == 0
+
+
+def test_a_models_own_loss_is_read_from_an_attribute_or_a_key() -> None:
+    assert model_loss(SimpleNamespace(loss=torch.tensor(2.0)), None).item() == 2
+    assert model_loss({"loss": torch.tensor(3.0)}, None).item() == 3
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad"])
+def test_every_optimizer_of_the_spec_is_made_by_its_name(name: str) -> None:
+    made = optimizer(name, weight_decay=0.25)(nn.Linear(2, 2).parameters())
+    assert type(made) is getattr(torch.optim, name)
+    assert made.param_groups[0]["weight_decay"] == 0.25
+
+
+def test_sgd_has_momentum_unless_told_otherwise() -> None:
+    def momentum(**args: float) -> float:
+        value: float = optimizer("SGD", **args)(nn.Linear(2, 2).parameters()).param_groups[0]["momentum"]
+        return value
+
+    assert (momentum(), momentum(momentum=0.0)) == (0.9, 0.0)
+
+
+@pytest.mark.parametrize("name", ["Sgd", "lr_scheduler", "Optimizer", "__doc__", ""])
+def test_a_name_that_is_no_optimizer_of_torchs_is_refused(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"optimizer.name: .*but got {name!r}"):
+        optimizer(name)
+
+
+def test_a_group_keeps_its_own_settings_and_multiplier() -> None:
+    model = nn.Linear(2, 2)
+    groups = [
+        {"params": [model.weight], "weight_decay": 0.5},
+        {"params": [model.bias], "lr_mult": 2.0},
+    ]
+    made = optimizer("SGD", weight_decay=0.1)(groups).param_groups
+    assert [group["weight_decay"] for group in made] == [0.5, 0.1]
+    assert [group.get("lr_mult") for group in made] == [None, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "iterations"), [(4, 1, 5), (6, 1, 3), (4, 2, 2), (4, 99, 1), (99, 1, 1)]
+)
+def test_iterations_count_optimizer_steps(batch_size: int, accumulate: int, iterations: int) -> None:
+    assert make(batch_size=batch_size, accumulate=accumulate).iterations_per_epoch == iterations
+
+
+def custom(_output: Any, _target: Any) -> float:
+    return 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "direction", "function"),
+    [
+        ({}, "loss", "minimize", F.cross_entropy),
+        ({"metric": "loss"}, "loss", "minimize", F.cross_entropy),
+        ({"metric": "accuracy"}, "accuracy", "maximize", accuracy),
+        ({"metric": custom}, "custom", "maximize", custom),
+        ({"metric": custom, "direction": "minimize"}, "custom", "minimize", custom),
+    ],
+)
+def test_a_run_is_scored_by_the_metric_in_its_direction(
+    changes: dict[str, Any], name: str, direction: str, function: Any
+) -> None:
+    assert make(val=(X, Y), **changes).score == (name, direction, function)
+
+
+def test_without_validation_data_a_run_is_scored_by_its_loss_whatever_the_metric() -> None:
+    assert make(metric="accuracy", val=None).score == ("loss", "minimize", F.cross_entropy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"batch_size": 0}, "batch_size: must be a whole number, at least 1, but got 0"),
+        ({"accumulate": -1}, "accumulate: must be a whole number, at least 1, but got -1"),
+        ({"clip_norm": 0.0}, "clip_norm: must be a number above 0, but got 0.0"),
+        ({"clip_norm": float("nan")}, "clip_norm: must be a number above 0, but got nan"),
+        ({"accumulate": "2"}, "accumulate: must be a whole number, at least 1, but got '2'"),
+        ({"batch_size": 1.5}, "batch_size: must be a whole number, at least 1, but got 1.5"),
+        ({"clip_norm": "1"}, "clip_norm: must be a number above 0, but got '1'"),
+        ({"metric": "f1"}, "metric: must be .*'f1'"),
+        ({"direction": "up"}, "direction: must be .*'up'"),
+        ({"workers": -1}, "workers: must be a whole number, at least 0, but got -1"),
+        ({"device": "gpu"}, "device: must be a torch device .*'gpu'"),
+        ({"compile": "gcc"}, "compile: must be true, false or one of .*inductor.*'gcc'"),
+        ({"precision": "fp8"}, "precision: must be .*'fp8'"),
+    ],
+)
+def test_a_broken_rule_is_named_with_its_value(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        make(**changes)

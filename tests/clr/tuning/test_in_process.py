@@ -1,0 +1,195 @@
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from optuna.trial import TrialState
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import clr
+from clr.errors import InvalidArgument
+from clr.range_tests.bounds import Bounds
+from clr.range_tests.plan import RangeTest
+from clr.run import fresh_seeds
+from clr.schedules.cycles import TrainingLength
+from clr.spec import ConfirmSpec, RangeTestSpec
+from clr.tasks import load_task
+from clr.tasks.networks import mlp
+from clr.training.loop import curve_of
+from clr.training.task import Task
+from clr.tuning.recommendation import Recommendation
+
+BOUNDS = Bounds(0.01, 0.1, {"base_lr": (0.007, 0.013), "max_lr": (0.07, 0.13)}, "high")
+GOOD = {"SGD": (0.03, 0.8), "AdamW": (0.003, 0.2)}
+"""Where max_lr of the digits network lies with each optimizer: trainings at both ends are worse by 1 % or more."""
+
+
+@pytest.fixture(scope="module")
+def digits() -> Task:
+    return replace(load_task("digits"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def tested(digits: Task) -> RangeTest:
+    return clr.range_test(digits, epochs=20)
+
+
+def unlearnable() -> Task:
+    """A loss that depends on nothing."""
+    data = torch.randn(64, 4), torch.randn(64, 1)
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        return (0 * output).sum() + 1.0
+
+    return Task(model=lambda: nn.Linear(4, 1), train=data, loss=loss, device="cpu", batch_size=8)
+
+
+def test_digits_are_tested_at_the_cost_of_one_training_and_trained_well_at_the_answer(
+    digits: Task, tested: RangeTest
+) -> None:
+    bounds, length = tested.bounds, TrainingLength(20, digits.iterations_per_epoch)
+    assert bounds.max_lr is not None
+    assert GOOD["SGD"][0] < bounds.max_lr < GOOD["SGD"][1]
+    assert bounds.confidence in ("medium", "high")
+    assert 0.8 * length.steps < tested.cost_steps <= length.steps
+    candidate = bounds.candidate(length)
+    assert candidate is not None
+    ends = [curve_of(digits, candidate.run(seed)).value or 0 for seed in range(2)]
+    assert sum(ends) / 2 > 0.94
+
+
+def test_the_ramps_record_the_loss_of_every_step_and_the_metric_at_many(digits: Task, tested: RangeTest) -> None:
+    assert len(tested.curves) == 6
+    for curve in tested.curves:
+        assert len(curve.lr) == len(curve.loss)
+        assert len(curve.metric) >= len(curve.loss) - 1 or len(curve.metric) >= 50
+        assert all(0 <= accuracy <= 1 for accuracy in curve.metric)
+
+
+def test_the_same_seed_gives_the_same_test_and_another_seed_another_but_close(digits: Task, tested: RangeTest) -> None:
+    other = clr.range_test(digits, epochs=20, seed=1)
+    assert clr.range_test(digits, epochs=20) == tested
+    assert other.bounds.max_lr is not None
+    assert tested.bounds.max_lr is not None
+    assert other.bounds.max_lr != tested.bounds.max_lr
+    assert abs(math.log(other.bounds.max_lr / tested.bounds.max_lr)) < math.log(2.5)
+
+
+def test_the_number_of_seeds_and_the_ends_of_the_ramp_are_the_callers(digits: Task) -> None:
+    alone = clr.range_test(digits, epochs=8, seeds=1)
+    assert len(alone.curves) == 3
+    limited = clr.range_test(digits, epochs=8, test=RangeTestSpec(min_lr=1e-5, max_lr=0.02, seeds=1))
+    rates = [lr for _, curve in limited.runs for lr in curve.lr]
+    assert max(rates) == 0.02
+    assert limited.curves[0].lr[0] == 1e-5
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_a_model_of_the_callers_own_is_tested_and_left_as_it_was(digits: Task, name: str) -> None:
+    torch.manual_seed(0)
+    model = mlp(64, 64)
+    weights = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    made: dict[str, Any] = {
+        "SGD": torch.optim.SGD(model.parameters(), lr=0.123, momentum=0.9),
+        "AdamW": torch.optim.AdamW(model.parameters(), lr=0.123),
+    }
+    optimizer = made[name]
+    train = DataLoader(TensorDataset(*digits.train), batch_size=64, shuffle=True, drop_last=True)
+    random = torch.get_rng_state()
+    own: dict[str, Any] = {"model": model, "optimizer": optimizer, "loss": F.cross_entropy, "train": train}
+    found = clr.range_test(**own, val=digits.val, metric="accuracy", epochs=10)
+    assert found.bounds.max_lr is not None
+    assert GOOD[name][0] < found.bounds.max_lr < GOOD[name][1]
+    assert found.cost_steps <= 10 * len(train)
+    assert torch.equal(nn.utils.parameters_to_vector(model.parameters()), weights)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert (optimizer.param_groups[0]["lr"], len(optimizer.state)) == (0.123, 0)
+
+
+MODEL = nn.Linear(4, 3)
+OWN = {"model": MODEL, "optimizer": torch.optim.SGD(MODEL.parameters()), "train": (torch.zeros(8, 4),)}
+
+
+@pytest.mark.parametrize(
+    ("task", "own", "given"),
+    [
+        (None, {}, "neither"),
+        (True, OWN, "a task, model, optimizer, train"),
+        (True, {"loss": F.cross_entropy}, "a task, loss"),
+        (True, {"epoch": 3}, "a task, epoch"),
+        (None, {"model": MODEL}, "model"),
+        (None, {"optimizer": OWN["optimizer"], "train": OWN["train"]}, "optimizer, train"),
+    ],
+)
+def test_both_or_neither_of_a_task_and_ones_own_are_refused(
+    digits: Task, task: bool | None, own: dict[str, Any], given: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=rf"^task: give a task, or model=.* but got {given}$"):
+        clr.range_test(digits if task else None, **own)
+
+
+@pytest.mark.parametrize("epochs", [0, -1, math.inf, math.nan])
+def test_a_length_that_is_none_is_refused(digits: Task, epochs: float) -> None:
+    with pytest.raises(InvalidArgument, match="epochs: must be above 0 and finite"):
+        clr.range_test(digits, epochs=epochs)
+
+
+def test_too_short_a_training_is_inconclusive_and_costs_nothing(digits: Task) -> None:
+    found = clr.range_test(digits, epochs=2)
+    assert found.bounds.confidence == "inconclusive"
+    assert "at least 76 steps, but may take 36" in found.bounds.reasons[0]
+    assert found.cost_steps == 0
+
+
+def test_digits_are_learnt_by_the_best_of_a_few_trials(digits: Task) -> None:
+    found = clr.search(digits, BOUNDS, epochs=4, trials=4, seed=0)
+    assert len(found.trials) == len(found.study.get_trials(states=[TrialState.COMPLETE])) == 4
+    values = [value for _, value in found.trials]
+    assert max(value for value in values if value is not None) > 0.93
+    assert found.best == found.trials[values.index(found.study.best_value)][0]
+    again = clr.search(digits, BOUNDS, epochs=4, trials=4, seed=0)
+    assert again.trials == found.trials
+
+
+def test_the_trials_of_a_search_are_trained_on_the_seed_of_the_search(digits: Task) -> None:
+    found = clr.search(digits, BOUNDS, epochs=1, trials=1, seed=5, ratio=(2.0, 2.0), policies=["hann"])
+    ((candidate, value),) = found.trials
+    assert (candidate.policy, candidate.ratio) == ("hann", 2.0)
+    assert curve_of(digits, candidate.run(*fresh_seeds(5, "search", 1))).value == value
+
+
+def test_digits_are_recommended_bounds_with_evidence(digits: Task) -> None:
+    found = clr.recommend(digits, epochs=8, trials=2, seeds=2, policies=["triangular", "exp_range"])
+    assert found.source == "confirm"
+    assert found.base_lr is not None
+    assert found.max_lr is not None
+    assert found.stepsize is not None
+    assert 0 < found.base_lr < found.max_lr
+    assert found.iterations_per_epoch == digits.iterations_per_epoch == 18
+    evidence, cost = found.evidence, found.cost
+    assert evidence is not None
+    assert (evidence.metric, evidence.direction, evidence.epochs, evidence.seeds) == ("accuracy", "maximize", 8, 2)
+    assert [run["name"] for run in evidence.runs] == ["recommended", *ConfirmSpec().baselines]
+    assert evidence.runs[0]["mean"] > 0.9
+    assert cost is not None
+    assert cost.relative_to_one_training == pytest.approx(cost.steps / (8 * 18), abs=0.01)
+    assert 17 < cost.relative_to_one_training < 25, "a test, two trials, nine probes and six to eight trainings more"
+    assert Recommendation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+
+
+def test_a_task_that_cannot_be_learnt_is_recommended_nothing() -> None:
+    found = clr.recommend(unlearnable(), epochs=20, trials=1, seeds=2)
+    assert (found.source, found.confidence, found.max_lr) == ("range_test", "inconclusive", None)
+    assert found.reasons
+    assert found.cost is not None
+    assert 0 < found.cost.relative_to_one_training <= 1
+
+
+def test_a_search_around_an_inconclusive_range_test_is_refused() -> None:
+    task = unlearnable()
+    with pytest.raises(InvalidArgument, match="bounds: must be conclusive"):
+        clr.search(task, clr.range_test(task).bounds)

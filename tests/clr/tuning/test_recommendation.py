@@ -1,0 +1,198 @@
+import json
+from base64 import b64decode
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+
+from clr.errors import InvalidArgument
+from clr.range_tests.bounds import Bounds
+from clr.schedules.cycles import TrainingLength
+from clr.schedules.policies import CYCLIC, schedule
+from clr.tasks import load_task
+from clr.tasks.networks import mlp
+from clr.tuning.recommendation import TORCH_MODES, Cost, Evidence, Recommendation
+
+BOUNDS = Bounds(0.01, 0.1, {"base_lr": (0.007, 0.013), "max_lr": (0.07, 0.13)}, "high", ["the seeds agree"])
+BUDGET = TrainingLength(4, 10)
+RUNS = [{"name": "recommended", "mean": 0.9, "std": 0.01}, {"name": "fixed", "lr": 0.1, "mean": 0.8, "std": 0.02}]
+
+CONTRACT = [
+    *("job_id", "source", "policy", "base_lr", "max_lr", "ratio", "stepsize", "stepsize_multiplier"),
+    *("iterations_per_epoch", "gamma", "interval", "confidence", "reasons", "warnings", "evidence", "cost", "torch"),
+]
+"""The fields of a recommendation; gamma is there for the policies that decay."""
+
+
+def make(policy: str = "triangular", **more: Any) -> Recommendation:
+    candidate = BUDGET.propose(0.1, 10, 1, policy)
+    more = {"cost": Cost.of(480, 1.23456, 40), "job_id": "j1"} | more
+    return Recommendation.of("search", BOUNDS, candidate, BUDGET.iterations_per_epoch, **more)
+
+
+INCONCLUSIVE = Recommendation.of(
+    "range_test", Bounds.inconclusive("the loss never fell", "too few steps"), None, 10, cost=Cost.of(40, 1.0, 40)
+)
+CONFIRMED = replace(
+    make(), source="confirm", evidence=Evidence("accuracy", "maximize", 4, 3, RUNS, "no difference"), warnings=["slow"]
+)
+ALL = [make(policy) for policy in CYCLIC] + [INCONCLUSIVE, CONFIRMED]
+
+
+def test_a_newer_services_document_is_read_without_what_is_not_known_yet() -> None:
+    document = CONFIRMED.to_dict() | {"colour": "red"}
+    document["evidence"] = document["evidence"] | {"shade": "dark"}
+    assert Recommendation.from_dict(document) == CONFIRMED
+
+
+@pytest.mark.parametrize("policy", CYCLIC)
+def test_its_scheduler_sets_the_rates_of_its_policy(policy: str) -> None:
+    found = make(policy)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = found.scheduler(optimizer)
+    rate = schedule(policy, base_lr=0.01, max_lr=0.1, stepsize=20, gamma=found.gamma)
+    for step in range(80):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate(step))
+        optimizer.step()
+        scheduler.step()
+
+
+def test_without_bounds_there_is_no_scheduler_and_the_error_says_why() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    with pytest.raises(InvalidArgument, match="inconclusive: the loss never fell; too few steps"):
+        INCONCLUSIVE.scheduler(optimizer)
+
+
+def test_a_notebook_shows_it_with_a_picture_of_its_schedule() -> None:
+    shown = CONFIRMED._repr_html_()
+    assert "<th style='text-align: left'>max_lr</th><td style='text-align: left'>0.1</td>" in shown
+    assert "no difference" in shown
+    picture = b64decode(shown.partition("base64,")[2].partition("'")[0]).decode()
+    assert picture.startswith("<svg")
+    assert "learning rate" in picture
+    assert "<img" not in INCONCLUSIVE._repr_html_()
+    assert "too few steps" in INCONCLUSIVE._repr_html_()
+
+
+def test_the_document_is_the_contracts() -> None:
+    document = CONFIRMED.to_dict()
+    assert list(document) == CONTRACT
+    assert document == {
+        "job_id": "j1",
+        "source": "confirm",
+        "policy": "triangular",
+        "base_lr": 0.01,
+        "max_lr": 0.1,
+        "ratio": 10.0,
+        "stepsize": 20,
+        "stepsize_multiplier": 2.0,
+        "iterations_per_epoch": 10,
+        "gamma": None,
+        "interval": {"base_lr": [0.007, 0.013], "max_lr": [0.07, 0.13]},
+        "confidence": "high",
+        "reasons": ["the seeds agree"],
+        "warnings": ["slow"],
+        "evidence": {
+            "metric": "accuracy",
+            "direction": "maximize",
+            "epochs": 4,
+            "seeds": 3,
+            "runs": RUNS,
+            "verdict": "no difference",
+        },
+        "cost": {"steps": 480, "seconds": 1.235, "relative_to_one_training": 12.0},
+        "torch": {
+            "base_lr": 0.01,
+            "max_lr": 0.1,
+            "step_size_up": 20,
+            "step_size_down": 20,
+            "mode": "triangular",
+            "cycle_momentum": False,
+        },
+    }
+
+
+@pytest.mark.parametrize("recommendation", ALL, ids=lambda one: f"{one.policy} {one.source}")
+def test_a_recommendation_survives_json_and_yaml(recommendation: Recommendation) -> None:
+    document = recommendation.to_dict()
+    text = json.dumps(document, allow_nan=False)
+    assert list(document) == CONTRACT
+    assert Recommendation.from_dict(json.loads(text)) == recommendation
+    assert yaml.safe_load(recommendation.to_yaml()) == json.loads(text)
+    assert Recommendation.from_dict(yaml.safe_load(recommendation.to_yaml())) == recommendation
+
+
+def test_an_inconclusive_recommendation_has_no_bounds_and_says_why() -> None:
+    document = INCONCLUSIVE.to_dict()
+    absent = ("base_lr", "max_lr", "ratio", "stepsize", "stepsize_multiplier", "gamma", "interval", "evidence", "torch")
+    assert all(document[name] is None for name in absent)
+    assert (document["confidence"], document["reasons"]) == ("inconclusive", ["the loss never fell", "too few steps"])
+    pasted = INCONCLUSIVE.to_python()
+    assert pasted.splitlines() == [
+        "# clr: inconclusive, no bounds",
+        "# clr: the loss never fell",
+        "# clr: too few steps",
+    ]
+    exec(pasted, {})
+
+
+def test_the_intervals_hold_what_is_recommended() -> None:
+    found = Recommendation.of("search", BOUNDS, BUDGET.propose(0.16, 2, 1), 10)
+    assert found.interval == {"base_lr": [0.007, 0.08], "max_lr": [0.07, 0.16]}
+
+
+@pytest.mark.parametrize("policy", CYCLIC)
+def test_torchs_arguments_are_given_where_torch_has_the_policy(policy: str) -> None:
+    recommendation = make(policy)
+    arguments = recommendation.torch
+    assert (arguments is not None) == (policy in ("triangular", "triangular2", "exp_range_amplitude"))
+    if arguments is not None:
+        assert arguments["mode"] == TORCH_MODES[policy]
+        assert arguments.get("gamma") == recommendation.gamma
+        assert arguments["cycle_momentum"] is False
+
+
+@pytest.mark.parametrize("policy", CYCLIC)
+def test_what_is_pasted_trains_at_the_policys_rates(policy: str) -> None:
+    recommendation = make(policy)
+    images, target = load_task("digits", train_size=64).train
+    torch.manual_seed(0)
+    model = mlp(64, 16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    scope = {"optimizer": optimizer}
+    exec(recommendation.to_python(), scope)
+    scheduler: Any = scope["scheduler"]
+    steps = 2 * BUDGET.propose(0.1, 10, 1).steps
+    rates, losses = [], []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), target)
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        losses.append(loss.item())
+    rate = schedule(policy, base_lr=0.01, max_lr=0.1, stepsize=20, gamma=recommendation.gamma)
+    assert rates == pytest.approx([rate(step) for step in range(steps)], rel=1e-9)
+    assert losses[-1] < losses[0] / 4
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+def test_what_is_pasted_says_how_sure_it_is_and_how_long_a_cycle_takes() -> None:
+    assert make().to_python() == (
+        "import torch\n\n"
+        "# clr: triangular from 0.01 to 0.1, stepsize 20 (high confidence)\n"
+        "scheduler = torch.optim.lr_scheduler.CyclicLR(\n"
+        "    optimizer,\n"
+        "    base_lr=0.01,\n"
+        "    max_lr=0.1,\n"
+        "    step_size_up=20,\n"
+        "    step_size_down=20,\n"
+        "    mode='triangular',\n"
+        "    cycle_momentum=False,\n"
+        ")\n"
+        "# call scheduler.step() after every optimizer.step(); train for whole cycles of 40 steps\n"
+    )
