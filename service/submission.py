@@ -61,6 +61,8 @@ def check(
         return None  # found by the worker that runs it
     schema = schema_of(session, spec.task)
     if schema is None:
+        if not workers.alive(session):
+            return None  # nobody is there yet to say what there is: as above
         raise InvalidInput(_unknown_task(session, spec.task))
     errors = list(_argument_errors(spec, schema))
     if errors:
@@ -90,8 +92,7 @@ def _unstorable(value: Any, field: str) -> Iterator[InvalidField]:
 
 
 def _unknown_task(session: Session, name: str) -> InvalidField:
-    names = sorted(task.name for task in workers.tasks(session))
-    known = ", ".join(names) if names else "none yet, since no worker has been started (clr worker)"
+    known = ", ".join(sorted(task.name for task in workers.tasks(session))) or "none"
     return InvalidField.of("task", f"must be a published task ({known}) or module:function", name)
 
 

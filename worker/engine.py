@@ -12,7 +12,7 @@ import psutil
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from clr.errors import BrokenTask
+from clr.errors import ClrError
 from worker import remote
 from worker.errors import LostRun, RunFailed
 
@@ -163,8 +163,8 @@ def _get(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        broken = isinstance(error.cause, BrokenTask)
-        raise RunFailed(str(error.cause) if broken else last_lines(str(error))) from None
+        told = isinstance(error.cause, ClrError)  # in a sentence, made for people
+        raise RunFailed(str(error.cause) if told else last_lines(str(error))) from None
     except RayError as error:
         raise LostRun(f"{type(error).__name__}: {error}") from None
 

@@ -5,6 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.store import workers
+
 JSON = {"Content-Type": "application/json"}
 
 # what is refused never reaches a database
@@ -91,8 +93,18 @@ def test_an_unknown_task_is_told_which_there_are(client: httpx.Client, worker: A
     assert "digits, moons" in client.post("/v1/jobs", json={"task": "digit"}).json()["detail"]
 
 
-def test_without_any_worker_the_answer_says_to_start_one(client: httpx.Client) -> None:
-    assert "clr worker" in client.post("/v1/jobs", json={"task": "digits"}).json()["detail"]
+@pytest.mark.parametrize("name", ["digits", "a-task-installed-today"])
+def test_a_task_is_left_to_the_worker_that_is_still_to_come(client: httpx.Client, worker: Any, name: str) -> None:
+    with worker.database.begin() as session:
+        workers.retire(session, "w1")
+    assert client.post("/v1/jobs", json={"task": name}).status_code == 201
+    worker.publish("moons")
+    assert client.post("/v1/jobs", json={"task": "another"}).status_code == 422
+
+
+def test_before_the_first_worker_a_job_is_taken(client: httpx.Client) -> None:
+    assert client.post("/v1/jobs", json={"task": "digits", "args": {"hidden": 8}}).status_code == 201
+    assert client.post("/v1/jobs?dry_run=true", json={"task": "digits"}).status_code == 200
 
 
 def test_a_task_in_a_module_is_left_to_its_worker(client: httpx.Client) -> None:

@@ -199,3 +199,16 @@ def test_a_warm_start_trains_first_what_an_earlier_job_recommended(work: Work) -
     (trial,) = rows(work, job_id, "search")
     assert (trial.params["max_lr"], trial.params["ratio"]) == (0.0777, 7.0)
     assert recommendation(work, job_id)["reasons"][-1].endswith(f"earlier jobs recommended: {earlier.id}")
+
+
+@pytest.mark.parametrize(
+    ("task", "args", "told"),
+    [("digitz", {}, "task: must be module:function or one of "), ("digits", {"hiden": 3}, "args.hiden: must be one of ")],
+)
+def test_what_was_submitted_before_any_worker_was_there_is_checked_by_the_first(
+    work: Work, task: str, args: dict, told: str
+) -> None:
+    job = work.ended(work.submit(task, args=args))
+    assert job.state == "failed"
+    assert job.error.startswith(told)
+    assert "\n" not in job.error
