@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Learning-rate bounds as a service: base_lr, max_lr and stepsize, with the evidence for them.",
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -26,6 +25,24 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default:
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0: a free one.  [default: CLR_PORT or 8000]")]
 Tag = Annotated[str | None, typer.Option(help="Its tag in an event file.  [default: for lr and loss the usual ones]")]
 INTERRUPTED = 130
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"clr {version('clr')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
 
 app.add_typer(token_commands.app, name="token")
 app.command()(upkeep_commands.doctor)
@@ -78,15 +95,24 @@ def submit(
     code: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Upload this folder, and find the task module:function in it.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Store nothing; print the spec with its defaults, and what it would cost.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Submit a job and print its id."""
+    from service import screen
     from service.spec_file import read
 
     job_spec = read(spec)
     if code is not None and job_spec.get("code") is not None:
         raise typer.TyperException(f"code: is {job_spec['code']!r} in {spec}; leave it out there, or --code here")
+    if dry_run and wait:
+        raise typer.TyperException("give either --wait or --dry-run: without a job there is nothing to wait for")
     with _client() as client:
+        if dry_run:
+            screen.forecast(client.predict(job_spec), json)
+            return
         if code is not None:
             job_spec["code"] = client.upload_code(code)
         job = client.submit(job_spec)
@@ -95,6 +121,20 @@ def submit(
             return
         say(f"job {job.id}")
         _follow(job, json)
+
+
+@app.command()
+def init(
+    folder: Annotated[str, typer.Argument(metavar="[FOLDER]", help="Where to; made if it is not there.")] = ".",
+) -> None:
+    """Write a task of your own, which runs as it is, and its job; print the line that submits them."""
+    from pathlib import Path
+
+    from service import starter
+
+    line = starter.write(Path(folder))
+    say(f"wrote {starter.TASK_FILE} and {starter.JOB_FILE}; the service must take code: CLR_ALLOW_CODE=true clr serve")
+    typer.echo(line)
 
 
 @app.command()

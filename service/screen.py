@@ -30,6 +30,15 @@ def document(values: Mapping[str, Any], as_json: bool) -> None:
     Console().print(table)
 
 
+def forecast(values: Mapping[str, Any], as_json: bool) -> None:
+    """What a job would cost, its stages one by one, below its spec with all defaults."""
+    if not _for_machines(as_json):
+        cost = values["cost"]
+        document(values["spec"], False)
+        values = {name: cost[name] for name in ("relative_to_one_training", "epochs", "steps")} | cost["stages"]
+    document(values, as_json)
+
+
 def rows(values: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     """Records with the same fields, one a line."""
     shown = [{name: _plain(value) for name, value in row.items()} for row in values]

@@ -121,6 +121,10 @@ class AsyncClient:
         """As ``Client.submit``."""
         return AsyncJob(self, await self._do(calls.submit(spec, idempotency_key)))
 
+    async def predict(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """As ``Client.predict``."""
+        return await self._do(calls.predict(spec))
+
     async def upload_code(self, folder: str | Path) -> str:
         """As ``Client.upload_code``."""
         data = await asyncio.to_thread(pack, folder)

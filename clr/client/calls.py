@@ -72,6 +72,11 @@ def submit(spec: Mapping[str, Any], idempotency_key: str | None) -> Call[Documen
     return Call("POST", "/v1/jobs", _json, request={"json": dict(spec), "headers": headers})
 
 
+def predict(spec: Mapping[str, Any]) -> Call[Document]:
+    """Check a job and tell its cost."""
+    return Call("POST", "/v1/jobs", _json, request={"json": dict(spec), "params": {"dry_run": "true"}})
+
+
 def job(job_id: str) -> Call[Document]:
     """A job as it stands."""
     return Call("GET", job_path(job_id), _json)

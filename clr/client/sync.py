@@ -182,6 +182,14 @@ class Client:
         """
         return Job(self, self._do(calls.submit(spec, idempotency_key)))
 
+    def predict(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Check a job spec and store nothing: ``spec`` with all its defaults, and the ``cost`` of the job.
+
+        Raises:
+            ClientError: a field breaks its rule, or the service cannot be reached.
+        """
+        return self._do(calls.predict(spec))
+
     def upload_code(self, folder: str | Path) -> str:
         """Upload a folder of code, unless the service has it already.
 

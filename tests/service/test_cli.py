@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -7,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from tests.service.conftest import Ran, Run, is_one_error_line
 COMMANDS = [
     *("serve", "api", "worker", "migrate", "submit", "watch", "show", "recommend", "cancel", "tasks", "analyze"),
     "token",
-    *("doctor", "prune", "export", "import"),
+    *("init", "doctor", "prune", "export", "import"),
 ]
 DIGITS = {
     "name": "digits",
@@ -123,6 +126,61 @@ def test_the_command_line_is_imported_without_what_its_commands_need() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     heavy = {"torch", "ray", "optuna", "sqlalchemy", "fastapi", "httpx", "numpy", "pydantic", "clr"}
     assert heavy.isdisjoint(done.stdout.split())
+
+
+def test_the_version_is_the_packages(run: Run) -> None:
+    assert run("--version").out == f"clr {version('clr')}\n"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"_CLR_COMPLETE": "complete_bash", "COMP_WORDS": "clr su", "COMP_CWORD": "1"},
+        {"_CLR_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "clr su"},
+    ],
+)
+def test_a_shell_completes_commands(variables: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "service.cli"]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=True, timeout=60)
+    assert "submit" in done.stdout
+
+
+def test_init_writes_a_task_that_runs_as_it_is_and_the_line_that_submits_it(
+    run: Run, api: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = run("init", "own")
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = [sys.executable, "own/clr_task.py"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=100)
+    assert re.match(r"base_lr 0\.\d+ max_lr 0\.\d+", done.stdout)
+    program, *args = shlex.split(ran.out)
+    assert (program, args[-1]) == ("clr", "--wait")
+    job = api.job(run(*args[:-1]).out.strip())
+    assert (job.document["task"], job.document["spec"]["args"]) == ("clr_task:my_task", {"hidden": 64})
+
+
+def test_init_leaves_what_is_there_as_it_is(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "clr_job.yaml").write_text("mine")
+    ran = run("init", str(tmp_path))
+    assert is_one_error_line(ran)
+    assert "clr_job.yaml" in ran.err
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("clr_job.yaml", "mine")]
+
+
+def test_a_dry_run_tells_spec_and_cost_and_stores_nothing(run: Run, api: Client) -> None:
+    spec = '{"task": "digits", "epochs": 7, "name": "dry"}'
+    document = json.loads(run("submit", "-", "--dry-run", stdin=spec).out)
+    assert document["spec"]["epochs"] == 7
+    assert document["cost"]["relative_to_one_training"] > 1
+    shown = run("submit", "-", "--dry-run", stdin=spec, terminal=True).out
+    assert "relative_to_one_training" in shown
+    assert list(api.jobs(name="dry")) == []
+
+
+@pytest.mark.parametrize("spec", ['{"task": "digits", "epochs": 0}', '{"task": "a:b", "args": 3}'])
+def test_a_dry_run_of_what_would_be_refused_is_one_line(run: Run, api: Client, spec: str) -> None:
+    assert is_one_error_line(run("submit", "-", "--dry-run", stdin=spec))
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,10 @@ def test_a_warm_start_trains_first_what_an_earlier_job_recommended(work: Work) -
 
 @pytest.mark.parametrize(
     ("task", "args", "told"),
-    [("digitz", {}, "task: must be module:function or one of "), ("digits", {"hiden": 3}, "args.hiden: must be one of ")],
+    [
+        ("digitz", {}, "task: must be module:function or one of "),
+        ("digits", {"hiden": 3}, "args.hiden: must be one of "),
+    ],
 )
 def test_what_was_submitted_before_any_worker_was_there_is_checked_by_the_first(
     work: Work, task: str, args: dict, told: str
