@@ -150,6 +150,6 @@ def fresh_seeds(seed: int, stage: str, count: int) -> list[int]:
     True
     """
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-        raise InvalidArgument(f"seed: must be a whole number, at least 0, but got {seed!r}")
+        raise InvalidArgument("seed", "must be a whole number, at least 0", seed)
     sequence = np.random.SeedSequence([int(seed), *stage.encode()])
     return [int(value) for value in sequence.generate_state(count) >> 1]

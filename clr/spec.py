@@ -5,7 +5,6 @@ everywhere. Unknown fields are errors.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -21,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from clr.errors import InvalidArgument
+from clr.errors import broken_rules
 from clr.schedules.cycles import default_multipliers, whole_cycles
 
 CyclicPolicy = Literal["triangular", "triangular2", "exp_range", "exp_range_amplitude", "welch", "hann"]
@@ -45,7 +44,7 @@ def _unique(values: list[Any]) -> list[Any]:
 def _ascending(values: tuple[float, float]) -> tuple[float, float]:
     low, high = values
     if low > high:
-        raise ValueError(f"low <= high must hold, but got [{low:g}, {high:g}]: the search space is empty")
+        raise ValueError("low <= high must hold: the search space is empty")
     return values
 
 
@@ -65,14 +64,7 @@ def checked(kind: type[Spec], **fields: Any) -> Spec:
     try:
         return kind(**fields)
     except ValidationError as error:
-        raise InvalidArgument("; ".join(map(sentence, error.errors()))) from None
-
-
-def sentence(error: Mapping[str, Any]) -> str:
-    """What pydantic found: the field, its rule and the value."""
-    field = ".".join(map(str, error["loc"]))
-    rule = f"{error['msg'][:1].lower()}{error['msg'][1:]}"
-    return f"{field + ': ' if field else ''}{rule}, but got {error['input']!r}"
+        raise broken_rules(error.errors(), fields) from None
 
 
 class _SGDArgs(_Strict):
@@ -195,7 +187,7 @@ class RangeTestSpec(_Strict):
     @model_validator(mode="after")
     def _min_below_max(self) -> Self:
         if self.min_lr is not None and self.max_lr is not None and self.min_lr >= self.max_lr:
-            raise ValueError(f"min_lr < max_lr must hold, but got min_lr={self.min_lr:g}, max_lr={self.max_lr:g}")
+            raise ValueError("min_lr < max_lr must hold")
         return self
 
 
@@ -255,9 +247,9 @@ class Resources(_Strict):
         for field in ("gpus", "cpus"):
             value = getattr(self, field)
             if value > 1 and value != int(value):
-                raise ValueError(f"{field} above 1 must be a whole number, but got {value:g}")
+                raise ValueError(f"{field} must be a whole number where it is above 1")
             if 0 < value < SMALLEST_SHARE:
-                raise ValueError(f"{field} must be 0 or at least {SMALLEST_SHARE:g}, but got {value:g}")
+                raise ValueError(f"{field} must be 0 or at least {SMALLEST_SHARE:g}")
         return self
 
 

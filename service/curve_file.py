@@ -30,9 +30,9 @@ def parse(lines: Iterable[str]) -> list[Curve]:
     try:
         curves = collect(_rows(lines))
     except csv.Error as error:
-        raise InvalidArgument(f"curve: must be CSV, but {error}") from error
+        raise InvalidArgument("curve", f"must be CSV ({error})") from error
     if not curves:
-        raise InvalidArgument("curve: must have at least one row below its header, but has none")
+        raise InvalidArgument("curve", "must have at least one row below its header")
     return curves
 
 
@@ -52,7 +52,11 @@ def _rows(lines: Iterable[str]) -> Iterator[Row]:
     _check(rows.fieldnames or [])
     for row in rows:
         if None in row:
-            raise InvalidArgument(f"curve: line {rows.line_num} has more cells than the first; give each a column")
+            raise InvalidArgument(
+                "curve",
+                f"must have no more cells in line {rows.line_num} than in the first; give each a column",
+                row[None],
+            )
         lr, loss, metric = (_number(column, row.get(column), rows.line_num) for column in ("lr", "loss", "metric"))
         yield row.get("seed") or "", lr, loss, metric
 
@@ -68,7 +72,7 @@ def _check(columns: Iterable[str]) -> None:
     names = list(columns)
     if not set(REQUIRED) <= set(names) <= set(COLUMNS):
         raise InvalidArgument(
-            f"curve: its first line must be lr,loss[,metric][,seed], but is {','.join(names)!r}; rename the columns"
+            "curve", "must have lr,loss[,metric][,seed] as its first line; rename the columns", ",".join(names)
         )
 
 
@@ -76,7 +80,7 @@ def _number(column: str, cell: str | None, line: int) -> float:
     try:
         value = float(cell) if cell else math.nan
     except ValueError:
-        raise InvalidArgument(f"{column}: must be a number, but line {line} has {cell!r}") from None
+        raise InvalidArgument(column, f"must be a number, also in line {line}", cell) from None
     if column == "lr" and not 0 <= value < math.inf:
-        raise InvalidArgument(f"lr: must be a finite number of at least 0, but line {line} has {cell!r}")
+        raise InvalidArgument("lr", f"must be a finite number of at least 0, also in line {line}", cell)
     return value

@@ -9,13 +9,14 @@ from typing import Any, Self, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from optuna.exceptions import StorageInternalError
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
+from clr.errors import InvalidArgument, InvalidArguments, broken_rules
 from service.store.errors import Busy, Conflict, LimitReached, NotFound
 
 SHOWN_CHARS = 200
@@ -25,7 +26,7 @@ SENTENCES = 3
 
 class InvalidField(BaseModel):
     field: str = Field(description="dotted path of the field", examples=["optimizer.args.lr"])
-    rule: str = Field(description="the rule it breaks", examples=["Input should be greater than 0"])
+    rule: str = Field(description="the rule it breaks", examples=["must be at least 1"])
     value: Any = Field(description="the value received, shortened; null where there was none", examples=[-1])
 
     @classmethod
@@ -53,14 +54,6 @@ class ProblemResponse(JSONResponse):
     def render(self, content: Any) -> bytes:
         # a lone surrogate out of "\ud800" has no UTF-8 form
         return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-
-
-class InvalidInput(Exception):
-    """Input that is well formed and still breaks a rule."""
-
-    def __init__(self, *errors: InvalidField) -> None:
-        super().__init__("; ".join(map(str, errors[:SENTENCES])))
-        self.errors = errors[:SHOWN_ITEMS]
 
 
 def responses(*statuses: int, ok: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
@@ -108,9 +101,9 @@ def answer(request: Request, exc: Exception) -> Response:
     raise exc
 
 
-def invalid_fields(error: ValidationError, body: Any) -> list[InvalidField]:
-    """What a pydantic model says of a document that breaks its rules."""
-    return [_invalid({**found, "loc": ("body", *found["loc"])}, body) for found in error.errors()]
+def invalid_fields(error: InvalidArgument) -> list[InvalidField]:
+    """Each field in error, as problem documents show it."""
+    return [InvalidField.of(one.field, one.rule, one.value) for one in error.errors[:SHOWN_ITEMS]]
 
 
 def shown(value: Any, depth: int = 3) -> Any:
@@ -132,38 +125,6 @@ def shown(value: Any, depth: int = 3) -> Any:
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."
 
 
-def _invalid(error: Mapping[str, Any], body: Any) -> InvalidField:
-    """A pydantic error, its field as the user knows it: without the tags of unions."""
-    place, *path = error["loc"]
-    context = error.get("ctx", {})
-    if "field" in context:
-        field = str(context["field"])
-        return InvalidField.of(field, error["msg"], _at(body, field.split(".")))
-    value = None if error["type"] == "missing" else error["input"]
-    if place == "body":
-        path = _known(path, body, keep_last=error["type"] == "missing")
-    if "discriminator" in context:
-        path, value = [*path, context["discriminator"].strip("'")], context.get("tag")
-    return InvalidField.of(".".join(map(str, path)), error["msg"].removeprefix("Value error, "), value)
-
-
-def _known(path: Sequence[str | int], body: Any, *, keep_last: bool) -> list[str | int]:
-    known: list[str | int] = []
-    for index, key in enumerate(path):
-        if isinstance(body, Mapping | list) and key in (body if isinstance(body, Mapping) else range(len(body))):
-            body = cast(Any, body)[key]
-        elif not (keep_last and index == len(path) - 1):
-            continue
-        known.append(key)
-    return known
-
-
-def _at(body: Any, path: Sequence[str]) -> Any:
-    for key in path:
-        body = body.get(key) if isinstance(body, Mapping) else None
-    return body
-
-
 def _validation(request: Request, exc: Exception) -> ProblemResponse:
     exc = cast(RequestValidationError, exc)
     found = exc.errors()
@@ -172,11 +133,18 @@ def _validation(request: Request, exc: Exception) -> ProblemResponse:
         return problem(request, 400, f"the body is not valid JSON: {found[0]['ctx']['error']} at character {where}")
     if isinstance(exc.body, bytes) and exc.body:
         return problem(request, 415, "the body must be JSON: send it with Content-Type: application/json")
-    return _invalid_input(request, InvalidInput(*(_invalid(error, exc.body) for error in found)))
+    return _invalid_argument(request, InvalidArguments(one for error in found for one in _of_part(error, exc.body)))
 
 
-def _invalid_input(request: Request, exc: Exception) -> ProblemResponse:
-    return problem(request, 422, str(exc), cast(InvalidInput, exc).errors)
+def _of_part(error: Mapping[str, Any], body: Any) -> Sequence[InvalidArgument]:
+    """A rule broken in one part of a request: its body, query or path."""
+    part, *place = error["loc"]
+    return broken_rules([{**error, "loc": place}], body if part == "body" else None).errors
+
+
+def _invalid_argument(request: Request, exc: Exception) -> ProblemResponse:
+    fields = invalid_fields(cast(InvalidArgument, exc))
+    return problem(request, 422, "; ".join(map(str, fields[:SENTENCES])), fields)
 
 
 def _http(request: Request, exc: Exception) -> ProblemResponse:
@@ -227,7 +195,7 @@ _DETAILS = {
 
 _HANDLERS = {
     RequestValidationError: _validation,
-    InvalidInput: _invalid_input,
+    InvalidArgument: _invalid_argument,
     HTTPException: _http,
     NotFound: _not_found,
     Conflict: _conflict,

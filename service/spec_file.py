@@ -29,7 +29,7 @@ def read(path: str) -> dict[str, Any]:
     text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     spec = _parse(path, text)
     if not isinstance(spec, dict):
-        raise InvalidArgument(f"{path}: must hold a mapping with at least a task, but holds {spec!r:.80}")
+        raise InvalidArgument(path, "must hold a mapping with at least a task", spec)
     return spec
 
 
@@ -41,4 +41,4 @@ def _parse(path: str, text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise InvalidArgument(f"{path}: must be a job spec in JSON or YAML, but cannot be read: {error}") from error
+        raise InvalidArgument(path, f"must be a job spec in JSON or YAML ({error})") from error

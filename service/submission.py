@@ -12,8 +12,8 @@ from jsonschema.exceptions import ValidationError, best_match
 from jsonschema.validators import extend
 from sqlalchemy.orm import Session
 
+from clr.errors import InvalidArgument, InvalidArguments
 from clr.spec import JobSpec
-from service.problems import InvalidField, InvalidInput
 from service.store import code, workers
 
 _Validator = extend(  # to JSON schema 3.0 is an integer; to a task's annotations it is not, nor is true
@@ -51,22 +51,22 @@ def check(
     """Refuse a spec that breaks a rule; the JSON schema of its task's arguments, where one is published."""
     errors = [error for field in ("task", "name", "args") for error in _unstorable(getattr(spec, field), field)]
     if errors:
-        raise InvalidInput(*errors)
+        raise InvalidArguments(errors)
     if spec.mode == "external":
         return None  # the task is a label
     if spec.code is not None and code.find(session, spec.code) is None:
         rule = f"must be the digest of uploaded code: PUT /v1/code/{spec.code} first"
-        raise InvalidInput(InvalidField.of("code", rule, spec.code))
+        raise InvalidArgument("code", rule, spec.code)
     if ":" in spec.task:
         return None  # found by the worker that runs it
     schema = schema_of(session, spec.task)
     if schema is None:
         if not workers.alive(session):
             return None  # nobody is there yet to say what there is: as above
-        raise InvalidInput(_unknown_task(session, spec.task))
-    errors = list(_argument_errors(spec, schema))
+        raise _unknown_task(session, spec.task)
+    errors = list({error.field: error for error in _argument_errors(spec, schema)}.values())
     if errors:
-        raise InvalidInput(*errors)
+        raise InvalidArguments(errors)
     return schema
 
 
@@ -76,7 +76,7 @@ def digest(spec: JobSpec) -> str:
     return hashlib.sha256(given.encode()).hexdigest()
 
 
-def _unstorable(value: Any, field: str) -> Iterator[InvalidField]:
+def _unstorable(value: Any, field: str) -> Iterator[InvalidArgument]:
     """What no database holds: NUL, halves of surrogate pairs, numbers that are not finite."""
     if isinstance(value, Mapping):
         for key, item in value.items():
@@ -86,17 +86,17 @@ def _unstorable(value: Any, field: str) -> Iterator[InvalidField]:
         for index, item in enumerate(value):
             yield from _unstorable(item, f"{field}.{index}")
     elif isinstance(value, float) and not math.isfinite(value):
-        yield InvalidField.of(field, "must be a finite number", value)
+        yield InvalidArgument(field, "must be a finite number", value)
     elif isinstance(value, str) and ("\0" in value or any("\ud800" <= char <= "\udfff" for char in value)):
-        yield InvalidField.of(field, "must hold neither NUL characters nor lone surrogates", value)
+        yield InvalidArgument(field, "must hold neither NUL characters nor lone surrogates", value)
 
 
-def _unknown_task(session: Session, name: str) -> InvalidField:
+def _unknown_task(session: Session, name: str) -> InvalidArgument:
     known = ", ".join(sorted(task.name for task in workers.tasks(session))) or "none"
-    return InvalidField.of("task", f"must be a published task ({known}) or module:function", name)
+    return InvalidArgument("task", f"must be a published task ({known}) or module:function", name)
 
 
-def _argument_errors(spec: JobSpec, schema: Schema) -> Iterator[InvalidField]:
+def _argument_errors(spec: JobSpec, schema: Schema) -> Iterator[InvalidArgument]:
     for found in _Validator(schema).iter_errors(spec.args):
         error = best_match([found]) or found  # of several kinds allowed, the one that is meant
         path = ["args", *map(str, error.absolute_path)]
@@ -106,19 +106,19 @@ def _argument_errors(spec: JobSpec, schema: Schema) -> Iterator[InvalidField]:
             yield from _missing(error, path)
         else:
             rule = f"must satisfy {error.validator} {json.dumps(error.validator_value)}"
-            yield InvalidField.of(".".join(path), rule, error.instance)
+            yield InvalidArgument(".".join(path), rule, error.instance)
 
 
-def _unexpected(spec: JobSpec, error: ValidationError, path: list[str]) -> Iterator[InvalidField]:
+def _unexpected(spec: JobSpec, error: ValidationError, path: list[str]) -> Iterator[InvalidArgument]:
     known = error.schema.get("properties", {})
     takes = ", ".join(known) or "none"
     for name in error.instance.keys() - known.keys():
         rule = f"is not an argument of task {spec.task!r}, which takes: {takes}"
-        yield InvalidField.of(".".join([*path, name]), rule, error.instance[name])
+        yield InvalidArgument(".".join([*path, name]), rule, error.instance[name])
 
 
-def _missing(error: ValidationError, path: list[str]) -> Iterator[InvalidField]:
-    """One error for each missing property; jsonschema tells which only in prose."""
+def _missing(error: ValidationError, path: list[str]) -> Iterator[InvalidArgument]:
+    """Every missing property: jsonschema finds as many errors, and says which is which only in prose."""
     for name in error.validator_value:
-        if error.message.startswith(f"{name!r} "):
-            yield InvalidField.of(".".join([*path, name]), "is required", None)
+        if name not in error.instance:
+            yield InvalidArgument(".".join([*path, name]), "is required")

@@ -43,8 +43,8 @@ class InvalidBundle(InvalidArgument):
     """
 
     def __init__(self, rule: str, value: object):
-        super().__init__(f"code: {rule}, but got {value!r}")
-        self.rule, self.value = rule, value
+        super().__init__("code", rule, value)
+        self.args = (rule, value)  # of which it is made again in another process
 
 
 def digest_of(data: bytes) -> str:

@@ -36,10 +36,10 @@ def pack(folder: str | Path) -> bytes:
     """
     root = Path(folder).resolve()
     if not root.is_dir():
-        raise InvalidArgument(f"code: must be a folder, but got {str(folder)!r}")
+        raise InvalidArgument("code", "must be a folder", str(folder))
     paths = sorted(_files(root, _outer_rules(root)), key=lambda path: path.relative_to(root).as_posix())
     if not paths:
-        raise InvalidArgument(f"code: must hold files that git does not ignore, but {str(folder)!r} has none")
+        raise InvalidArgument("code", "must hold files that git does not ignore", str(folder))
     if len(paths) > FILES:
         raise InvalidBundle(f"must hold at most {FILES} files; ignore the others in .gitignore", len(paths))
     if (size := sum(path.stat().st_size for path in paths)) > UNPACKED_BYTES:

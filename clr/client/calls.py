@@ -168,14 +168,14 @@ def trial(document: Mapping[str, Any]) -> TrialResult:
 def job_path(job_id: str, *rest: str) -> str:
     """Path of a job, or of what belongs to it; an id can reach no other."""
     if not job_id:
-        raise InvalidArgument("job_id: must be the id of a job, but is empty")
+        raise InvalidArgument("job_id", "must be the id of a job", job_id)
     return "/".join(["/v1/jobs", quote(job_id, safe=""), *rest])
 
 
 def checked_url(url: str) -> str:
     """The address of a service, without a slash at its end."""
     if not url.startswith(("http://", "https://")):
-        raise InvalidArgument(f"url: must begin with http:// or https://, but got {url!r}")
+        raise InvalidArgument("url", "must begin with http:// or https://", url)
     return url.rstrip("/")
 
 

@@ -54,11 +54,11 @@ def lr_bounds(
         InvalidArgument: a rule above is broken.
     """
     if not module.automatic_optimization:
-        raise InvalidArgument("module: must use automatic optimization, but optimizes by hand")
+        raise InvalidArgument("module", "must use automatic optimization", module)
     if epochs is None and trainer is not None:
         epochs = trainer.max_epochs
     if epochs is None:
-        raise InvalidArgument("epochs: must be given, or a trainer with max_epochs, but got neither")
+        raise InvalidArgument("epochs", "must be given, or a trainer with max_epochs")
     with _left_as_it_was(module, trainer):
         if isinstance(train, LightningDataModule):
             train, val = _loaders(train)
@@ -105,7 +105,7 @@ def _forward(model: nn.Module, batch: Batch) -> tuple[Tensor, None]:
     output = step(batch, 0) if takes_index else step(batch)
     loss = output.get("loss") if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor):
-        raise InvalidArgument(f"module: training_step must return a loss, a tensor, but returned {output!r}")
+        raise InvalidArgument("module", "must return a loss, a tensor, from training_step", output)
     return loss, None
 
 
@@ -121,7 +121,7 @@ def _settings(trainer: Trainer | None) -> dict[str, Any]:
         return {}
     precision = str(trainer.precision)
     if precision not in PRECISIONS:
-        raise InvalidArgument(f"trainer: precision must be one of {', '.join(PRECISIONS)}, but is {precision!r}")
+        raise InvalidArgument("trainer.precision", f"must be one of {', '.join(PRECISIONS)}", precision)
     return {"clip_norm": trainer.gradient_clip_val or None, "precision": PRECISIONS[precision]}
 
 
@@ -138,7 +138,7 @@ def _optimizers(configured: Any) -> list[Optimizer]:
 
 def _only(optimizers: list[Optimizer]) -> Optimizer:
     if len(optimizers) != 1:
-        raise InvalidArgument(f"module: must configure one optimizer, but configures {len(optimizers)}")
+        raise InvalidArgument("module", "must configure one optimizer", len(optimizers))
     return optimizers[0]
 
 

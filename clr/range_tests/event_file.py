@@ -41,7 +41,7 @@ def read_curve(
     rates, losses = _tagged(found, "lr", lr, LR_TAGS), _tagged(found, "loss", loss, LOSS_TAGS)
     steps = sorted(rates.keys() & losses.keys())
     if not steps:
-        raise InvalidArgument("curve: lr and loss must be recorded at the same steps, but share none")
+        raise InvalidArgument("curve", "must have lr and loss recorded at the same steps")
     curve = {"lr": [rates[step] for step in steps], "loss": [losses[step] for step in steps]}
     if metric is not None:
         values = _tagged(found, "metric", metric, ())
@@ -72,7 +72,7 @@ def _tagged(found: Scalars, name: str, tag: str | None, usual: Sequence[str]) ->
         if one in found:
             return found[one]
     there = ", ".join(sorted(found)) or "no scalars at all"
-    raise InvalidArgument(f"{name}: must be a tag of the event file ({', '.join(wanted)}), but it has {there}")
+    raise InvalidArgument(name, f"must be a tag of the event file, which has {there}", wanted[0] if wanted else None)
 
 
 def _records(data: bytes) -> Iterator[bytes]:
@@ -80,12 +80,12 @@ def _records(data: bytes) -> Iterator[bytes]:
     while at + 12 <= len(data):
         length, check = struct.unpack_from("<QI", data, at)
         if check != _checksum(data[at : at + 8]):
-            raise InvalidArgument(f"curve: must be a TensorBoard event file, but the record at byte {at} is damaged")
+            raise InvalidArgument("curve", f"must be a TensorBoard event file, with a whole record at byte {at}")
         content = data[at + 12 : at + 12 + length]
         if len(content) < length or at + 16 + length > len(data):
             return  # being written, or cut off
         if struct.unpack_from("<I", data, at + 12 + length)[0] != _checksum(content):
-            raise InvalidArgument(f"curve: must be a TensorBoard event file, but the record at byte {at} is damaged")
+            raise InvalidArgument("curve", f"must be a TensorBoard event file, with a whole record at byte {at}")
         yield content
         at += 16 + length
 

@@ -71,7 +71,7 @@ def read_bounds(
     division by ten.
     """
     if direction not in ("maximize", "minimize"):
-        raise InvalidArgument(f'direction: must be "maximize" or "minimize", but got {direction!r}')
+        raise InvalidArgument("direction", 'must be "maximize" or "minimize"', direction)
     losses = _curves(lr, "loss", loss)
     if metric is None:
         weakness = "read from the training loss alone; a slower ramp would give a lower max_lr"
@@ -113,8 +113,7 @@ def _curves(lr: ArrayLike, name: str, values: ArrayLike) -> list[Recorded]:
     shapes = [[row.shape for row in each] for each in (rates, rows)]
     if shapes[0] != shapes[1] or any(len(shape) != 1 for shape in shapes[0]):
         raise InvalidArgument(
-            f"{name}: must have one value for each rate, (n,) or a row for each seed, but each seed's values are of "
-            f"shapes {shapes[1]} for rates of shapes {shapes[0]}"
+            name, f"must have one value for each rate, (n,) or a row for each seed: of shapes {shapes[0]}", shapes[1]
         )
     return [(rate[rate > 0], row[_checked(rate) > 0]) for rate, row in zip(rates, rows, strict=True)]
 
@@ -125,7 +124,7 @@ def _rows(name: str, values: Any) -> list[Array]:
         several = np.ndim(next(iter(_plain(values)), 0)) > 0
         return [np.asarray(_plain(row), float) for row in (values if several else [values])]
     except (TypeError, ValueError, RuntimeError):
-        raise InvalidArgument(f"{name}: must be numbers, (n,) or a row for each seed, but got {values!r:.80}") from None
+        raise InvalidArgument(name, "must be numbers, (n,) or a row for each seed", values) from None
 
 
 def _plain(values: Any) -> Any:
@@ -139,14 +138,16 @@ def _checked(rates: Array) -> Array:
     if wrong.any():
         at = int(np.argmax(wrong))
         raise InvalidArgument(
-            f"lr: must be finite, at least 0 and never fall, but value {at} is {rates[at]:g}; "
-            "give each rising ramp a seed of its own"
+            "lr",
+            f"must be finite, at least 0 and never fall, also at value {at}; give each rising ramp a seed of its own",
+            float(rates[at]),
         )
     above = rates[rates > 0]
     if len(above) < SHORTEST or above[0] == above[-1]:
         raise InvalidArgument(
-            f"lr: must be at least {SHORTEST} rates above 0 that rise, but got {len(above)} of them, "
-            f"{len(set(above))} different; record every step of the ramp"
+            "lr",
+            f"must be at least {SHORTEST} rates above 0 that rise; record every step of the ramp",
+            above.tolist(),
         )
     return rates
 

@@ -107,9 +107,9 @@ class TrainingLength:
 
     def __post_init__(self) -> None:
         if not is_number(self.epochs) or self.epochs <= 0:
-            raise InvalidArgument(f"epochs: must be above 0 and finite, but got {self.epochs!r}")
+            raise InvalidArgument("epochs", "must be above 0 and finite", self.epochs)
         if self.iterations_per_epoch < 1:
-            raise InvalidArgument(f"iterations_per_epoch: must be at least 1, but got {self.iterations_per_epoch!r}")
+            raise InvalidArgument("iterations_per_epoch", "must be at least 1", self.iterations_per_epoch)
 
     @property
     def steps(self) -> int:

@@ -357,10 +357,10 @@ def schedule(
     """
     policy = (POLICIES | RAMPS).get(name) if isinstance(name, str) else None
     if policy is None:
-        raise InvalidArgument(f"policy: must be one of {', '.join(POLICIES | RAMPS)}, but got {name!r}")
+        raise InvalidArgument("policy", f"must be one of {', '.join(POLICIES | RAMPS)}", name)
     base_lr, max_lr = _rate("base_lr", base_lr, zero=name in ("linear_ramp", "cosine")), _rate("max_lr", max_lr)
     if base_lr > max_lr:
-        raise InvalidArgument(f"base_lr: base_lr <= max_lr must hold, but got base_lr={base_lr:g}, max_lr={max_lr:g}")
+        raise InvalidArgument("base_lr", f"must be at most max_lr = {max_lr:g}", base_lr)
     bound: dict[str, Any] = {"base_lr": base_lr, "max_lr": max_lr, "stepsize": _steps("stepsize", stepsize)}
     if _wanted(name, "gamma", gamma, DECAYING, required=True):
         bound["gamma"] = _factor(gamma)
@@ -391,26 +391,26 @@ def _share(step: int, stepsize: int) -> float:
 
 def _decay(gamma: float | None, step: int) -> float:
     if gamma is None:
-        raise InvalidArgument("gamma: must be in (0, 1] for this policy, but got None")
+        raise InvalidArgument("gamma", "must be in (0, 1] for this policy", None)
     return float(gamma**step)
 
 
 def _rate(field: str, value: Any, zero: bool = False) -> float:
     rule = "at least 0" if zero else "above 0"
     if not (is_number(value) and (value > 0 or (zero and value == 0))):
-        raise InvalidArgument(f"{field}: must be a finite number {rule}, but got {value!r}")
+        raise InvalidArgument(field, f"must be a finite number {rule}", value)
     return float(value)
 
 
 def _factor(value: Any) -> float:
     if not (is_number(value) and 0 < value <= 1):
-        raise InvalidArgument(f"gamma: must be a number in (0, 1], but got {value!r}")
+        raise InvalidArgument("gamma", "must be a number in (0, 1]", value)
     return float(value)
 
 
 def _steps(field: str, value: Any) -> int:
     if not is_number(value) or value != int(value) or value < 1:
-        raise InvalidArgument(f"{field}: must be a whole number of steps, at least 1, but got {value!r}")
+        raise InvalidArgument(field, "must be a whole number of steps, at least 1", value)
     return int(value)
 
 
@@ -427,7 +427,7 @@ def is_number(value: Any) -> bool:
 def _wanted(name: str, field: str, value: Any, names: tuple[str, ...], *, required: bool) -> bool:
     """Whether to bind an argument that only some policies take."""
     if name not in names and value is not None:
-        raise InvalidArgument(f"{field}: {name} takes none; leave it out, but got {value!r}")
+        raise InvalidArgument(field, f"must be left out: {name} takes none", value)
     if name in names and value is None and required:
-        raise InvalidArgument(f"{field}: {name} needs it, in (0, 1], but got None; 0.99994 is the paper's")
+        raise InvalidArgument(field, f"must be in (0, 1] for {name}; 0.99994 is the paper's", None)
     return value is not None

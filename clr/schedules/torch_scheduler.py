@@ -74,7 +74,7 @@ class CyclicPolicyLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, **arguments: Any) -> None:
         if not isinstance(optimizer, Optimizer):
-            raise InvalidArgument(f"optimizer: must be a torch optimizer, but got {optimizer!r}")
+            raise InvalidArgument("optimizer", "must be a torch optimizer", optimizer)
         self.arguments = _checked(arguments, optimizer.param_groups)
         super().__init__(optimizer)
 
@@ -100,11 +100,11 @@ class CyclicPolicyLR(LRScheduler):
             InvalidArgument: ``state_dict`` is not the state of a ``CyclicPolicyLR``, or not for such groups.
         """
         if not isinstance(state_dict, Mapping) or set(state_dict) != {*_CASTS, "last_epoch"}:
-            got = list(state_dict) if isinstance(state_dict, Mapping) else repr(state_dict)
-            raise InvalidArgument(f"state_dict: must hold {', '.join(_CASTS)} and last_epoch, but got {got}")
+            got = list(state_dict) if isinstance(state_dict, Mapping) else state_dict
+            raise InvalidArgument("state_dict", f"must hold {', '.join(_CASTS)} and last_epoch", got)
         step = state_dict["last_epoch"]
         if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-            raise InvalidArgument(f"last_epoch: must be a whole number, at least 0, but got {step!r}")
+            raise InvalidArgument("last_epoch", "must be a whole number, at least 0", step)
         arguments = {name: state_dict[name] for name in _CASTS}
         self.arguments = _checked(arguments, self.optimizer.param_groups)
         self.last_epoch = step
@@ -150,9 +150,7 @@ def _per_group(field: str, bound: Any, groups: int) -> list[Any]:
     if not isinstance(bound, list | tuple):
         return [bound] * groups
     if len(bound) != groups:
-        raise InvalidArgument(
-            f"{field}: must be one number or one per parameter group ({groups}), but got {list(bound)}"
-        )
+        raise InvalidArgument(field, f"must be one number or one per parameter group ({groups})", list(bound))
     return list(bound)
 
 
@@ -164,5 +162,5 @@ def multiplier(group: Mapping[str, Any]) -> float:
     """
     value = group.get("lr_mult", 1.0)
     if not is_number(value) or value < 0:
-        raise InvalidArgument(f"lr_mult: must be a finite number, at least 0, but got {value!r}")
+        raise InvalidArgument("lr_mult", "must be a finite number, at least 0", value)
     return float(value)

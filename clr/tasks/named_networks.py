@@ -27,13 +27,15 @@ def network_maker(name: str, classes: int) -> Maker:
     if name == "conv_net":
         return lambda: conv_net(classes)
     if package not in _MAKERS or not own_name:
-        raise InvalidArgument(f"args.network: must be conv_net, torchvision/NAME or timm/NAME, but got {name!r}")
+        raise InvalidArgument("args.network", "must be conv_net, torchvision/NAME or timm/NAME", name)
     try:
         module = import_module(_MAKERS[package])
     except (ImportError, RuntimeError) as error:  # a torchvision built for another torch raises RuntimeError
         raise InvalidArgument(
-            f"args.network: {name!r} needs the package {package}, which cannot be imported here ({error}); "
-            f"install {package} where the workers run, or choose conv_net"
+            "args.network",
+            f"must be of a package that can be imported, as {package} cannot ({error}); install it where the workers "
+            "run, or choose conv_net",
+            name,
         ) from error
     return _torchvision(module, own_name, classes) if package == "torchvision" else _timm(module, own_name, classes)
 
@@ -55,6 +57,7 @@ def _require_known(package: str, name: str, known: list[str]) -> None:
     if name not in known:
         near = ", ".join(get_close_matches(name, known, 3)) or ", ".join(known[:3])
         raise InvalidArgument(
-            f"args.network: must be one of the {len(known)} networks of {package} (such as {near}), "
-            f"but got '{package}/{name}'"
+            "args.network",
+            f"must be one of the {len(known)} networks of {package} (such as {near})",
+            f"{package}/{name}",
         )

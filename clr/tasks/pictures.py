@@ -72,7 +72,7 @@ def read(path: Path, size: int) -> NDArray[np.uint8]:
         with Image.open(path) as file:
             picture = ImageOps.fit(ImageOps.exif_transpose(file).convert("RGB"), (size, size))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InvalidArgument(f"args.data: must hold pictures that can be read, but {path}: {error}") from error
+        raise InvalidArgument("args.data", f"must hold pictures that can be read ({error})", str(path)) from error
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
@@ -104,7 +104,7 @@ def _files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
     unknown = set(_classes(folder)) - set(classes)
     if unknown:
         raise InvalidArgument(
-            f"args.data: classes must be those of train/, but {folder} also has {sorted(unknown)[0]!r}"
+            "args.data", f"must have the classes of train/ in {folder.name}/, and no others", sorted(unknown)[0]
         )
     found = [
         (path, label)

@@ -13,8 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
 import clr
-from clr.errors import InvalidArgument, UnknownTask
-from clr.spec import sentence
+from clr.errors import InvalidArgument, InvalidArguments, UnknownTask, broken_rules
 from clr.training.task import Task
 
 Factory = Callable[..., Task]
@@ -42,13 +41,13 @@ def task(name: str) -> Callable[[SomeFactory], SomeFactory]:
         InvalidArgument: the name is malformed or taken, or the function is not annotated to return ``clr.Task``.
     """
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-        raise InvalidArgument(f"task: must be letters, digits, '_', '.' and '-', but got {name!r}")
+        raise InvalidArgument("task", "must be letters, digits, '_', '.' and '-'", name)
 
     def register(factory: SomeFactory) -> SomeFactory:
         _require_factory(name, factory)
         taken = _registry.get(name)
         if taken is not None and _place(taken) != _place(factory):
-            raise InvalidArgument(f"task: {name!r} is taken by {_place(taken)}; choose another name")
+            raise InvalidArgument("task", f"must be a name that {_place(taken)} has not taken", name)
         _registry[name] = factory
         return factory
 
@@ -75,7 +74,7 @@ def load_task(name: str, /, **args: Any) -> Task:
     factory = find(name)
     made = factory(**check_args(factory, args))
     if not isinstance(made, Task):
-        raise InvalidArgument(f"task: {name} must return a clr.Task, but returned {made!r:.80}")
+        raise InvalidArgument("task", f"must return a clr.Task, as {name} does not", made)
     return made
 
 
@@ -112,17 +111,17 @@ def check_args(factory: Factory, args: Mapping[str, Any]) -> dict[str, Any]:
     try:
         checked = model.model_validate_json(json.dumps(dict(args), default=str))
     except ValidationError as error:
-        raise InvalidArgument("; ".join(_sentence(factory, one) for one in error.errors())) from None
+        raise _broken_rules(factory, args, error) from None
     return {field.alias or "": getattr(checked, name) for name, field in model.model_fields.items()}
 
 
-def _sentence(factory: Factory, error: Any) -> str:
-    error = error | {"loc": ("args", *error["loc"])}
-    if error["type"] == "missing":
-        return f"{'.'.join(map(str, error['loc']))}: is required, but is missing"
-    if error["type"] == "extra_forbidden":
-        error["msg"] = f"must be one of {', '.join(inspect.signature(factory).parameters) or 'none'}"
-    return sentence(error)
+def _broken_rules(factory: Factory, args: Mapping[str, Any], error: ValidationError) -> InvalidArguments:
+    takes = ", ".join(inspect.signature(factory).parameters) or "none"
+    found = [{**one, "loc": ("args", *one["loc"])} for one in error.errors()]
+    for one in found:
+        if one["type"] == "extra_forbidden":
+            one["msg"] = f"must be one of {takes}"
+    return broken_rules(found, {"args": args})
 
 
 @cache
@@ -132,7 +131,7 @@ def _model(factory: Factory) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(factory).parameters.items():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or name not in hints:
-            raise InvalidArgument(f"task: {_place(factory)} must name and annotate each argument, but has {parameter}")
+            raise InvalidArgument("task", f"must name and annotate each argument of {_place(factory)}", str(parameter))
         default = ... if parameter.default is parameter.empty else parameter.default
         described = any(getattr(one, "description", None) for one in getattr(hints[name], "__metadata__", ()))
         description: dict[str, Any] = {} if described or name not in told else {"description": told[name]}
@@ -141,7 +140,7 @@ def _model(factory: Factory) -> type[BaseModel]:
         config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
         return create_model("Arguments", __config__=config, **fields)
     except PydanticUserError as error:
-        raise InvalidArgument(f"task: the arguments of {_place(factory)} must be JSON values; {error}") from error
+        raise InvalidArgument("task", f"must take JSON values ({error})", _place(factory)) from error
 
 
 def told_of_arguments(factory: Any) -> dict[str, str]:
@@ -165,12 +164,12 @@ def _hints(factory: Any) -> dict[str, Any]:
     try:
         return get_type_hints(factory, globalns=names, include_extras=True)
     except (NameError, AttributeError, TypeError) as error:
-        raise InvalidArgument(f"task: the annotations of {_place(factory)} must resolve, but {error}") from error
+        raise InvalidArgument("task", f"must have annotations that resolve ({error})", _place(factory)) from error
 
 
 def _require_factory(name: str, factory: Any) -> None:
     if not inspect.isfunction(factory) or _hints(factory).get("return") is not Task:
-        raise InvalidArgument(f"task: must be a function annotated `-> clr.Task`, but {name!r} is {factory!r}")
+        raise InvalidArgument("task", f"must be a function annotated `-> clr.Task`, as {name!r} is not", factory)
 
 
 def _imported(name: str) -> Factory:

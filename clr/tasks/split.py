@@ -22,7 +22,7 @@ def split(count: int, val_share: float) -> tuple[Index, Index]:
     [8, 2]
     """
     if count < 2:
-        raise InvalidArgument(f"args.data: must hold two examples, one to train on and one to score, but has {count}")
+        raise InvalidArgument("args.data", "must hold at least two examples, one to train on and one to score", count)
     order = np.random.default_rng(0).permutation(count)
     val = min(count - 1, max(1, round(count * val_share)))
     return order[val:], order[:val]

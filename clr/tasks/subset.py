@@ -14,6 +14,6 @@ def subset(field: str, images: Any, labels: Any, size: int) -> tuple[Any, Any]:
         InvalidArgument: there are fewer than ``size`` examples.
     """
     if size > len(images):
-        raise InvalidArgument(f"args.{field}: must be at most {len(images)}, all there are, but got {size}")
+        raise InvalidArgument(f"args.{field}", f"must be at most {len(images)}, all there are", size)
     keep = np.random.default_rng(0).permutation(len(images))[:size]
     return images[keep], labels[keep]

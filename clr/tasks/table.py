@@ -36,13 +36,13 @@ def read(path: Path) -> Columns:
     except OSError as error:
         raise DataMissing(f"args.data: must be a CSV file that can be read, but {path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidArgument(f"args.data: must be a CSV file in UTF-8, but {path}: {error}") from error
+        raise InvalidArgument("args.data", f"must be a CSV file in UTF-8 ({error})", str(path)) from error
     names, *rest = [[cell.strip() for cell in row] for row in rows] or [[]]
     if not names or len(set(names)) < len(names):
-        raise InvalidArgument(f"args.data: must begin with a header of unique names, but {path} has {names!r}")
+        raise InvalidArgument("args.data", "must begin with a header of unique names", names)
     for number, row in enumerate(rest, 2):
         if len(row) != len(names):
-            raise InvalidArgument(f"args.data: must have {len(names)} cells a row, but row {number} has {len(row)}")
+            raise InvalidArgument("args.data", f"must have {len(names)} cells a row, also in row {number}", len(row))
     return {name: [row[i] for row in rest] for i, name in enumerate(names)}
 
 
@@ -67,8 +67,9 @@ def _encoded(name: str, cells: Sequence[str], train: Index) -> NDArray[Any]:
     categories = np.unique(text[train])
     if len(categories) > MOST_CATEGORIES:
         raise InvalidArgument(
-            f"args.ignore: a column of text may have {MOST_CATEGORIES} different values, but {name!r} has "
-            f"{len(categories)}: leave it out"
+            "args.ignore",
+            f"must name {name!r} too: a column of text may have {MOST_CATEGORIES} different values, and it has "
+            f"{len(categories)}",
         )
     return np.asarray(text[:, None] == categories)
 
@@ -84,7 +85,7 @@ def targets(cells: Sequence[str], train: Index, kind: Kind | None) -> tuple[NDAr
     """The target, (rows,): classes as int64 with their number, or standardised float32 and None."""
     values = numbers(cells)
     if "" in cells:
-        raise InvalidArgument(f"args.target: must have no empty cell, but row {cells.index('') + 2} is empty")
+        raise InvalidArgument("args.target", f"must have no empty cell, also in row {cells.index('') + 2}", "")
     if kind is None:
         few = values is None or (bool(np.all(values == np.round(values))) and len(np.unique(values)) <= FEW)
         kind = "classification" if few else "regression"
@@ -93,5 +94,5 @@ def targets(cells: Sequence[str], train: Index, kind: Kind | None) -> tuple[NDAr
         return labels.astype(np.int64), len(names)
     if values is None or not np.isfinite(values).all():
         wrong = next(cell for cell in cells if numbers([cell]) is None or not np.isfinite(float(cell)))
-        raise InvalidArgument(f"args.target: a regression needs finite numbers, but the column has {wrong!r}")
+        raise InvalidArgument("args.target", "must be a column of finite numbers, for a regression", wrong)
     return _standardised(values, train).astype(np.float32), None

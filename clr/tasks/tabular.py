@@ -69,11 +69,11 @@ def _load(
     for field, names in (("ignore", ignore), ("target", (target,))):
         unknown = [name for name in names if name not in columns]
         if unknown:
-            raise InvalidArgument(f"args.{field}: must name columns ({', '.join(columns)}), but got {unknown[0]!r}")
+            raise InvalidArgument(f"args.{field}", f"must name columns ({', '.join(columns)})", unknown[0])
     answers = columns.pop(target)
     inputs = {name: cells for name, cells in columns.items() if name not in ignore}
     if not inputs:
-        raise InvalidArgument(f"args.ignore: must leave a column besides the target, but leaves none: {ignore!r}")
+        raise InvalidArgument("args.ignore", "must leave a column besides the target", ignore)
     train, val = split(len(answers), val_share)
     labels, classes = targets(answers, train, kind)
     x, y = torch.from_numpy(encoded(inputs, train)), torch.from_numpy(labels)

@@ -45,7 +45,7 @@ def text_lm(
         val_share: share of the text, its end, that the model is scored on.
     """
     if width % heads:
-        raise InvalidArgument(f"args.width: must be a multiple of args.heads = {heads}, but got {width}")
+        raise InvalidArgument("args.width", f"must be a multiple of args.heads = {heads}", width)
     train, val, vocabulary = _load(str(Path(data).resolve()), tokens, context, val_share)
     return Task(
         model=lambda: LanguageModel(vocabulary, context, width, depth, heads, dropout),
@@ -69,8 +69,10 @@ def _load(data: str, tokens: str, context: int, val_share: float) -> tuple[Examp
     val = max(1, round(pieces * val_share))
     if pieces < 2 or val >= pieces:
         raise InvalidArgument(
-            f"args.data: must be longer than two pieces of args.context = {context} tokens, one to train on and one "
-            f"to score, but {data} has {len(numbers)} tokens"
+            "args.data",
+            f"must be longer than two pieces of args.context = {context} tokens, one to train on and one to score, and "
+            f"has {len(numbers)}",
+            data,
         )
     inputs, follow = (torch.from_numpy(numbers[i : i + pieces * context]).view(pieces, context) for i in (0, 1))
     return (inputs[:-val], follow[:-val]), (inputs[-val:], follow[-val:]), vocabulary
@@ -86,6 +88,6 @@ def _numbers(path: Path, tokens: str) -> tuple[np.ndarray[tuple[int], np.dtype[n
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise InvalidArgument(f"args.tokens: characters need a text in UTF-8, but {path}: {error}") from error
+        raise InvalidArgument("args.tokens", f"must be bytes where {path} is not in UTF-8 ({error})", tokens) from error
     known, numbers = np.unique(np.array(list(text)), return_inverse=True)
     return numbers.astype(np.int32), len(known)

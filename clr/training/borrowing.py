@@ -76,18 +76,18 @@ def borrowed(
 
 def _check(model: nn.Module, optimizer: Optimizer, given: Iterable[str]) -> None:
     if unknown := sorted(set(given) - FIELDS):
-        raise InvalidArgument(f"{unknown[0]}: must be one of model, optimizer, {', '.join(sorted(FIELDS))}")
+        raise InvalidArgument(unknown[0], f"must be one of model, optimizer, {', '.join(sorted(FIELDS))}")
     if not isinstance(model, nn.Module):
-        raise InvalidArgument(f"model: must be a torch module, but got {model!r}")
+        raise InvalidArgument("model", "must be a torch module", model)
     if not isinstance(optimizer, Optimizer):
-        raise InvalidArgument(f"optimizer: must be a torch optimizer, but got {optimizer!r}")
+        raise InvalidArgument("optimizer", "must be a torch optimizer", optimizer)
     if isinstance(optimizer, torch.optim.LBFGS):
-        raise InvalidArgument("optimizer: must step without a closure, but got LBFGS, which needs one")
+        raise InvalidArgument("optimizer", "must step without a closure", optimizer)
     if any(is_lazy(parameter) for parameter in model.parameters()):
-        raise InvalidArgument("model: must know the shapes of its parameters, but has lazy ones: give it a batch first")
+        raise InvalidArgument("model", "must know the shapes of its parameters: give it a batch first", model)
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not any(id(parameter) in held and parameter.requires_grad for parameter in model.parameters()):
-        raise InvalidArgument("optimizer: must hold a parameter of the model that requires a gradient, but holds none")
+        raise InvalidArgument("optimizer", "must hold a parameter of the model that requires a gradient", optimizer)
 
 
 def _module_state(model: nn.Module) -> Callable[[], None]:

@@ -70,7 +70,7 @@ def examples(data: Data) -> int | None:
     if is_resident(data):
         lengths = [batch_length(value) for value in (data.values() if isinstance(data, Mapping) else data)]
         if len(set(lengths)) > 1:
-            raise InvalidArgument(f"train, val: tensors must be equally long, but are {lengths}")
+            raise InvalidArgument("train, val", "must hold equally long tensors", lengths)
         return lengths[0]
     map_style = isinstance(data, Dataset) and not isinstance(data, IterableDataset)
     return len(data) if map_style and isinstance(data, Sized) else None
@@ -92,13 +92,13 @@ def batches_per_epoch(data: Data, batch_size: int) -> int:
     count = examples(data)
     if count is None:
         if any(isinstance(value, np.ndarray) for value in _parts(data)):
-            raise InvalidArgument("train: a tuple or mapping must hold tensors, but holds arrays; use torch.as_tensor")
+            raise InvalidArgument("train", "must hold tensors, not arrays; use torch.as_tensor", data)
         try:
             count, batch_size = len(data), 1
         except TypeError:  # also a loader whose dataset has none
-            raise InvalidArgument("train: must have a length (its number of batches), but has none; wrap it") from None
+            raise InvalidArgument("train", "must have a length, its number of batches; wrap it", data) from None
     if count == 0:
-        raise InvalidArgument("train: must hold at least one example, but is empty")
+        raise InvalidArgument("train", "must hold at least one example", data)
     return max(1, count // batch_size)
 
 
@@ -148,7 +148,7 @@ class TrainingBatches(Iterator[Batch]):
             self._begin()
             batch = next(self._epoch, None)
             if batch is None:
-                raise InvalidArgument("train: must yield at least one batch an epoch, but yielded none") from None
+                raise InvalidArgument("train", "must yield at least one batch an epoch", self._loader) from None
         self._taken += 1
         return to_device(batch, self.device)
 
@@ -189,7 +189,7 @@ def _loader(data: Data, batch_size: int, collate: Any, workers: int) -> Iterable
         loader: Iterable[Batch] = data
         return loader
     if count == 0:
-        raise InvalidArgument("train: must hold at least one example, but is empty")
+        raise InvalidArgument("train", "must hold at least one example", data)
     if is_resident(data):
         return _Shuffled(data, count, batch_size)
     return DataLoader(

@@ -62,7 +62,7 @@ def train(task: Task, run: Run, checkpoint: Checkpoint | None = None) -> Iterato
 def _device(task: Task, run: Run) -> torch.device:
     for field in ("steps", "stepsize", "evaluate_every"):
         if getattr(run, field) < 1:
-            raise InvalidArgument(f"{field}: must be at least 1, but got {getattr(run, field)!r}")
+            raise InvalidArgument(field, "must be at least 1", getattr(run, field))
     return torch.device(task.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -264,7 +264,7 @@ def evaluate(task: Task, model: nn.Module, device: torch.device, limit: int | No
         for module, mode in modes:
             module.training = mode
     if weight == 0:
-        raise InvalidArgument("val: must hold at least one example, but is empty")
+        raise InvalidArgument("val", "must hold at least one example", task.val)
     return total.item() / weight
 
 
@@ -272,19 +272,16 @@ def _one_number(value: Any, device: torch.device) -> Tensor:
     try:
         return torch.as_tensor(value, device=device).float().reshape(())
     except (TypeError, RuntimeError):
-        got = list(value.shape) if isinstance(value, Tensor) else repr(value)
-        raise InvalidArgument(f"metric: must return one number, the mean over the batch, but got {got}") from None
+        raise InvalidArgument("metric", "must return one number, the mean over the batch", value) from None
 
 
 def _check_loss(loss: Any) -> None:
     if not isinstance(loss, Tensor):
-        raise InvalidArgument(f"loss: must return a scalar tensor, but got {loss!r}")
+        raise InvalidArgument("loss", "must return a scalar tensor", loss)
     if loss.ndim:
-        raise InvalidArgument(
-            f"loss: must return a scalar tensor, the mean over the batch, but got the shape {list(loss.shape)}"
-        )
+        raise InvalidArgument("loss", "must return a scalar tensor, the mean over the batch", loss)
     if not loss.requires_grad:
-        raise InvalidArgument("loss: must depend on a parameter that requires a gradient, but got none that does")
+        raise InvalidArgument("loss", "must depend on a parameter that requires a gradient", loss)
 
 
 def _autocast(task: Task, device: torch.device) -> Any:

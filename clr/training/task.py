@@ -35,7 +35,7 @@ def model_loss(output: Any, _target: Any) -> Tensor:
     """The loss that a model computed itself (``output.loss`` or ``output["loss"]``)."""
     loss: Tensor | None = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
     if loss is None:
-        raise InvalidArgument(f"loss: is needed, since the model's output, {type(output).__name__}, holds none")
+        raise InvalidArgument("loss", "must be given, since the model's output holds none", output)
     return loss
 
 
@@ -47,7 +47,7 @@ def optimizer(name: str = "SGD", **args: Any) -> Callable[[Iterable[Any]], Optim
     """
     kind = getattr(torch.optim, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer):
-        raise InvalidArgument(f"optimizer.name: must be an optimizer of torch.optim, but got {name!r}")
+        raise InvalidArgument("optimizer.name", "must be an optimizer of torch.optim", name)
     make: Callable[..., Optimizer] = kind
     if name == "SGD":
         args = {"momentum": 0.9} | args
@@ -135,7 +135,7 @@ class Task:
 
 def _require(field: str, value: Any, rule: str, holds: bool) -> None:
     if not holds:
-        raise InvalidArgument(f"{field}: {rule}, but got {value!r}")
+        raise InvalidArgument(field, rule, value)
 
 
 def _is_device(name: str | None) -> bool:

@@ -52,7 +52,7 @@ class Search:
         earlier: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         if bounds.max_lr is None or bounds.interval is None:
-            raise InvalidArgument("bounds: must be conclusive to search around them, but max_lr is None")
+            raise InvalidArgument("bounds.max_lr", "must be known to search around it", None)
         self.study, self.spec, self.length = study, spec, length
         low, high = bounds.interval["max_lr"]
         self.max_lr = (min(low, bounds.max_lr / MARGIN), max(high, bounds.max_lr * MARGIN))
@@ -60,8 +60,9 @@ class Search:
         self.cycles = whole_cycles(length.epochs, low, high)
         if not self.cycles:
             raise InvalidArgument(
-                f"stepsize_multiplier: {length.epochs:g} epochs / (2 k) must lie in it for some whole number of cycles "
-                f"k, but got [{low:g}, {high:g}]"
+                "stepsize_multiplier",
+                f"must hold {length.epochs:g} epochs / (2 k) for some whole number of cycles k",
+                [low, high],
             )
         first = self._first(bounds)
         self.earlier = self._begun_with(earlier)

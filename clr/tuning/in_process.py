@@ -53,8 +53,8 @@ def range_test(
     from clr.training.loop import execute
 
     if not (own.keys() >= OWN if task is None else not own):
-        given = ", ".join(["a task"] * (task is not None) + sorted(own)) or "neither"
-        raise InvalidArgument(f"task: give a task, or model=, optimizer= and train= of your own, but got {given}")
+        given = ["task"] * (task is not None) + sorted(own)
+        raise InvalidArgument("task", "must be given, or else model=, optimizer= and train= of your own", given)
     spec = checked(RangeTestSpec, seeds=seeds) if test is None else test
     with ExitStack() as stack:
         task = _checked_task(task) if task is not None else stack.enter_context(borrowed(**own))
@@ -66,7 +66,7 @@ def _checked_task(task: Any) -> "Task":
     from clr.training.task import Task
 
     if not isinstance(task, Task):
-        raise InvalidArgument(f"task: must be a clr.Task, such as clr.load_task makes, but got {task!r}")
+        raise InvalidArgument("task", "must be a clr.Task, such as clr.load_task makes", task)
     return task
 
 

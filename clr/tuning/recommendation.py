@@ -151,7 +151,9 @@ class Recommendation:
             InvalidArgument: the recommendation is inconclusive, so there is no schedule.
         """
         if self.stepsize is None:
-            raise InvalidArgument(f"recommendation: must have bounds, but is inconclusive: {'; '.join(self.reasons)}")
+            raise InvalidArgument(
+                "recommendation", f"must have bounds, as an inconclusive one has none ({'; '.join(self.reasons)})"
+            )
         # By its name: the service reads this module without torch.
         torch_side = import_module("clr.schedules.torch_scheduler")
         names = ("policy", "base_lr", "max_lr", "stepsize", "gamma")

@@ -16,7 +16,6 @@ from clr.run import Direction
 from service.curve_file import Curve, arguments
 from service.external.job import ExternalJob, attending
 from service.external.reports import LARGEST, RampPoint, RangeTestReport
-from service.problems import InvalidField, InvalidInput
 from service.store import audit, jobs, runs
 from service.store.database import Database
 from service.store.errors import Conflict
@@ -58,7 +57,7 @@ def _agree(attended: ExternalJob, report: RangeTestReport, others: int) -> None:
     for field in ("direction", "iterations_per_epoch"):
         known, given = getattr(attended.job, field), getattr(report, field)
         if others and given != known:
-            raise InvalidInput(InvalidField.of(field, f"must be {known}, as for the seeds before", given))
+            raise InvalidArgument(field, f"must be {known}, as for the seeds before", given)
 
 
 def _record(
@@ -107,8 +106,7 @@ def _read(attended: ExternalJob, direction: Direction) -> None:
     try:
         bounds = _bounds(curves, direction)
     except InvalidArgument as error:
-        field, _, rule = str(error).partition(": ")
-        raise InvalidInput(InvalidField.of(f"points.{field}", rule, None)) from error
+        raise InvalidArgument(f"points.{error.field}", error.rule, error.given) from error
     document = {"bounds": bounds.to_dict(), "smoothed": _smoothed(curves)}
     jobs.set_range_test(attended.session, attended.lease, document)
     attended.refresh()

@@ -7,12 +7,12 @@ from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 
+from clr.errors import InvalidArgument
 from clr.run import fresh_seeds
 from clr.trials.study import Search, create_study, describe
 from service.external.job import ExternalJob, attending
 from service.external.reports import Proposed, Result, TrialReport
 from service.external.study import settle
-from service.problems import InvalidField, InvalidInput
 from service.store import audit, jobs, recommendations, runs, studies
 from service.store.database import Database
 from service.store.errors import Busy, Conflict, LeaseLost
@@ -181,7 +181,7 @@ def _check_step(row: RunRow, given: TrialReport) -> None:
     last = row.run["steps"]
     if not row.steps < given.step <= last:
         rule = f"must be above {row.steps}, the last one reported, and at most {last}, the trial's steps"
-        raise InvalidInput(InvalidField.of("step", rule, given.step))
+        raise InvalidArgument("step", rule, given.step)
 
 
 def _is_told(row: RunRow, result: Result) -> bool:

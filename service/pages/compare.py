@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
 
+from clr.errors import InvalidArgument
 from service.pages.page import page_router, render
-from service.problems import InvalidField, InvalidInput
 from service.routes.parameters import NO_NUL, DatabaseOfApp
 from service.routes.pictures import LookOfPicture, Version, rendered
 from service.schemas import JobView
@@ -52,7 +52,7 @@ def schedule(database: DatabaseOfApp, look: LookOfPicture, job: Ids, v: Version 
     named = _named(_found(database, job))
     found = {name: document for name, (_, document) in named.items() if document and document["stepsize"]}
     if not found:
-        raise InvalidInput(InvalidField.of("job", "must name a job with a recommended schedule", job))
+        raise InvalidArgument("job", "must name a job with a recommended schedule", job)
     return rendered(schedule_chart(found, max(row.spec["epochs"] for row, _ in named.values()), look), "svg", v)
 
 

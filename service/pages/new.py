@@ -13,12 +13,13 @@ from fastapi import Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
+from clr.errors import InvalidArgument, broken_rules
 from clr.spec import JobSpec
 from clr.tuning.cost import Cost, predict
-from service import problems, submission
+from service import submission
 from service.pages.form import MISSING, Field, Sent, document, field, held
 from service.pages.page import page_router, render
-from service.problems import InvalidField, InvalidInput
+from service.problems import InvalidField, invalid_fields
 from service.routes import jobs as api
 from service.routes.parameters import NO_NUL, DatabaseOfApp, SchemasOfApp, SettingsOfApp, Who
 from service.store import jobs, workers
@@ -41,7 +42,7 @@ async def _sent(request: Request) -> Sent:
     try:
         return parse_qs(body, keep_blank_values=True, max_num_fields=MOST_INPUTS)
     except ValueError as error:
-        raise InvalidInput(InvalidField.of("body", f"must hold at most {MOST_INPUTS} inputs", None)) from error
+        raise InvalidArgument("body", f"must hold at most {MOST_INPUTS} inputs") from error
 
 
 SentForm = Annotated[Sent, Depends(_sent)]
@@ -114,9 +115,9 @@ class _Form:
             with self.database.read() as session:
                 submission.check(session, spec)
         except ValidationError as error:
-            return None, problems.invalid_fields(error, body)
-        except InvalidInput as error:
-            return None, list(error.errors)
+            return None, invalid_fields(broken_rules(error.errors(), body))
+        except InvalidArgument as error:
+            return None, invalid_fields(error)
         return spec, []
 
     def body(self, sent: Sent) -> dict[str, Any]:

@@ -10,11 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
-from clr.errors import InvalidArgument
 from clr.range_tests.recorded import read_bounds
 from service import curve_file
 from service.curve_file import Curve, Row
-from service.problems import InvalidField, InvalidInput, responses
+from service.problems import responses
 from service.schemas import BoundsView
 
 router = APIRouter(tags=["results"])
@@ -103,17 +102,14 @@ def bounds(
     direction: Annotated[Direction, Query(description="for CSV: whether a larger metric is better")] = "maximize",
 ) -> BoundsView:
     """Read base_lr and max_lr from a range test run anywhere: JSON, by points or by columns, or CSV."""
-    try:
-        match request.headers.get("content-type", "").partition(";")[0].strip().lower():
-            case "application/json":
-                curves, direction = _from_json(body)
-            case "text/csv":
-                curves = curve_file.parse(_text(body).splitlines())
-            case _:
-                raise HTTPException(415, "the body must be a curve: send it as application/json or as text/csv")
-        return BoundsView(**read_bounds(**curve_file.arguments(curves), direction=direction).to_dict())
-    except InvalidArgument as error:
-        raise InvalidInput(_field(str(error))) from error
+    match request.headers.get("content-type", "").partition(";")[0].strip().lower():
+        case "application/json":
+            curves, direction = _from_json(body)
+        case "text/csv":
+            curves = curve_file.parse(_text(body).splitlines())
+        case _:
+            raise HTTPException(415, "the body must be a curve: send it as application/json or as text/csv")
+    return BoundsView(**read_bounds(**curve_file.arguments(curves), direction=direction).to_dict())
 
 
 def _from_json(body: bytes) -> tuple[list[Curve], Direction]:
@@ -135,10 +131,3 @@ def _text(body: bytes) -> str:
         return body.decode("utf-8-sig")  # as Excel writes it
     except UnicodeDecodeError as error:
         raise HTTPException(400, f"the body must be text in UTF-8, but {error.reason} at byte {error.start}") from error
-
-
-def _field(message: str) -> InvalidField:
-    """What the method says, ``field: rule, but got value``, in its three parts."""
-    field, _, rest = message.partition(": ")
-    rule, _, value = rest.partition(", but ")
-    return InvalidField.of(field, rule, value)

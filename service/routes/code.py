@@ -7,7 +7,8 @@ from starlette.exceptions import HTTPException
 
 from clr.bundles.archive import REQUIREMENTS, InvalidBundle, check
 from clr.bundles.requirements import REFUSAL
-from service.problems import InvalidField, InvalidInput, responses
+from clr.errors import InvalidArgument
+from service.problems import responses
 from service.routes.parameters import DatabaseOfApp, SettingsOfApp, Who
 from service.schemas import CodeView
 from service.store import audit, code
@@ -65,7 +66,7 @@ def upload(
         if settings.code_requirements == "refuse" and REQUIREMENTS in names:
             raise InvalidBundle(REFUSAL, REQUIREMENTS)
     except InvalidBundle as error:
-        raise InvalidInput(InvalidField.of("body", error.rule, error.value)) from error
+        raise InvalidArgument("body", error.rule, error.value) from error
     with database.begin() as session:
         row, new = code.put(session, sha256, data, len(names))
         if new:

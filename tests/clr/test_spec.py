@@ -184,7 +184,7 @@ def test_arguments_of_a_task_are_json_values_and_finite() -> None:
 def test_a_range_that_descends_is_an_empty_search_space(field: str) -> None:
     (error,) = errors_of(nested(field, [4, 3]))
     assert error["loc"] == tuple(field.split("."))
-    assert "low <= high must hold, but got [4, 3]" in error["msg"]
+    assert "low <= high must hold" in error["msg"]
     assert "empty" in error["msg"]
 
 
@@ -225,16 +225,16 @@ def test_the_lowest_rate_of_a_ramp_lies_below_its_highest() -> None:
     for low, high in ((0.1, 0.1), (1, 0.1)):
         (error,) = errors_of(nested("range_test", {"min_lr": low, "max_lr": high}))
         assert error["loc"] == ("range_test",)
-        assert f"min_lr < max_lr must hold, but got min_lr={low:g}, max_lr={high:g}" in error["msg"]
+        assert "min_lr < max_lr must hold" in error["msg"]
 
 
 @pytest.mark.parametrize(
     ("resources", "rule"),
     [
-        ({"gpus": 1.5}, "gpus above 1 must be a whole number, but got 1.5"),
-        ({"cpus": 2.25}, "cpus above 1 must be a whole number, but got 2.25"),
-        ({"gpus": 1e-9}, "gpus must be 0 or at least 0.001, but got 1e-09"),
-        ({"cpus": 1e-320}, "cpus must be 0 or at least 0.001, but got"),
+        ({"gpus": 1.5}, "gpus must be a whole number where it is above 1"),
+        ({"cpus": 2.25}, "cpus must be a whole number where it is above 1"),
+        ({"gpus": 1e-9}, "gpus must be 0 or at least 0.001"),
+        ({"cpus": 1e-320}, "cpus must be 0 or at least 0.001"),
     ],
 )
 def test_a_run_occupies_a_share_of_a_device_or_whole_ones(resources: dict[str, float], rule: str) -> None:

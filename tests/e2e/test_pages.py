@@ -79,7 +79,7 @@ def test_a_job_is_submitted_from_the_form_and_watched_to_its_end_without_a_reloa
     expect(page.get_by_label("Hidden")).to_be_visible()
     page.get_by_label("Name").fill(HOSTILE)
     page.get_by_label("Epochs").first.fill("-4")
-    expect(page.get_by_text("Input should be greater than or equal to 0.000001")).to_be_visible()
+    expect(page.get_by_text("input should be greater than or equal to 0.000001")).to_be_visible()
     page.get_by_label("Epochs").first.fill("10")
     page.locator("summary", has_text="Search").click()
     page.get_by_label("Trials").fill("3")

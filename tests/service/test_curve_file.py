@@ -37,13 +37,13 @@ def test_several_seeds_are_given_as_lists_of_one_each() -> None:
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ([], "its first line must be"),
+        ([], "as its first line"),
         (["0.1,2"], "'0.1,2'"),
         (["lr,accuracy", "1,2"], "'lr,accuracy'"),
         (["lr,loss"], "at least one row"),
-        (["lr,loss", "0.1,2", "low,2"], "line 3 has 'low'"),
-        (["lr,loss", "-1,2"], "line 2 has '-1'"),
-        (["lr,loss", ",2"], "line 2 has ''"),
+        (["lr,loss", "0.1,2", "low,2"], "also in line 3, but got 'low'"),
+        (["lr,loss", "-1,2"], "also in line 2, but got '-1'"),
+        (["lr,loss", ",2"], "also in line 2, but got ''"),
         (["lr,loss", "0.1,2,3"], "line 2"),
     ],
 )

@@ -103,8 +103,8 @@ ERRORS = {
     "exits": "SystemExit: 3 (exits.py, line 1)",
     "empty": f"{UNKNOWN}'empty:mine': module 'empty' has no attribute 'mine' (empty.py)",
     "nowhere": f"{UNKNOWN}'nowhere:mine': No module named 'nowhere' (there are empty.py, exits.py, ",
-    "number": "task: must be a function annotated `-> clr.Task`, but 'number:mine' is <function mine at ",
-    "wrong": "task: wrong:mine must return a clr.Task, but returned 1 (wrong.py, line 3)",
+    "number": "task: must be a function annotated `-> clr.Task`, as 'number:mine' is not, but got number.mine (",
+    "wrong": "task: must return a clr.Task, as wrong:mine does not, but got 1 (wrong.py, line 3)",
 }
 
 

@@ -179,7 +179,7 @@ def test_the_optimizer_is_found_in_every_form_that_a_module_may_give_it(configur
     ("module", "options", "says"),
     [
         (Digits(automatic=False), {"epochs": 5}, "module: must use automatic optimization"),
-        (Digits(lambda one: [one, one]), {"epochs": 5}, "module: must configure one optimizer, but configures 2"),
+        (Digits(lambda one: [one, one]), {"epochs": 5}, "module: must configure one optimizer, but got 2"),
         (Digits(), {}, "epochs: must be given, or a trainer with max_epochs"),
         (Digits(), {"epochs": -1}, "epochs: must be above 0 and finite, but got -1"),
     ],
@@ -200,5 +200,5 @@ def test_an_inconclusive_recommendation_does_not_train(tmp_path: Path) -> None:
 
     found = lr_bounds(Constant(), loader(), epochs=8)
     assert (found.confidence, found.max_lr) == ("inconclusive", None)
-    with pytest.raises(InvalidArgument, match="must have bounds, but is inconclusive: "):
+    with pytest.raises(InvalidArgument, match="must have bounds, as an inconclusive one has none"):
         trainer(tmp_path, callbacks=[CyclicSchedule(found)]).fit(Constant(), loader())

@@ -89,7 +89,7 @@ def test_an_inconclusive_recommendation_leaves_the_trainer_its_own_schedule(tmp_
         reasons=["too short"],
         **dict.fromkeys(fields),  # type: ignore[arg-type]
     )
-    with pytest.raises(InvalidArgument, match="must have bounds, but is inconclusive: too short"):
+    with pytest.raises(InvalidArgument, match=r"must have bounds, .* \(too short"):
         install(trainer, found)
     assert (trainer.optimizer, trainer.lr_scheduler) == (None, None)
 

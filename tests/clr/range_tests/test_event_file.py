@@ -33,9 +33,9 @@ def test_a_curve_is_found_by_the_usual_tags_and_gives_bounds() -> None:
 
 
 def test_a_tag_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(InvalidArgument, match=r"^loss: .*\(los\), but it has train/loss, train/lr, val/accuracy$"):
+    with pytest.raises(InvalidArgument, match=r"^loss: .* has train/loss, train/lr, val/accuracy, but got 'los'$"):
         read_curve(FILE, loss="los")
-    with pytest.raises(InvalidArgument, match=r"^metric: .*\(acc\)"):
+    with pytest.raises(InvalidArgument, match=r"^metric: .* but got 'acc'"):
         read_curve(FILE, metric="acc")
 
 

@@ -137,7 +137,7 @@ def test_a_state_made_from_numpy_scalars_holds_plain_values_and_loads_as_weights
     [
         ({"policy": "square"}, "policy: must be one of"),
         ({"last_epoch": -1}, "last_epoch: .* at least 0, but got -1"),
-        ({"max_lr": 0.0001}, "base_lr <= max_lr must hold"),
+        ({"max_lr": 0.0001}, "base_lr: must be at most max_lr"),
         ({"base_lr": [0.001, 0.002]}, r"base_lr: .* one per parameter group \(1\)"),
         ({"extra": 1}, "state_dict: must hold policy, "),
     ],
@@ -222,12 +222,12 @@ def test_it_takes_its_turn_in_torchs_sequential_lr() -> None:
     ("change", "says"),
     [
         ({"policy": "square"}, "policy: must be one of"),
-        ({"base_lr": 0.01}, "base_lr <= max_lr must hold"),
+        ({"base_lr": 0.01}, "base_lr: must be at most max_lr"),
         ({"max_lr": [0.01, 0.02]}, r"max_lr: .* one per parameter group \(1\), but got \[0.01, 0.02\]"),
         ({"base_lr": [-0.001]}, "base_lr: .* above 0, but got -0.001"),
         ({"stepsize": 2.5}, "stepsize: .* whole number"),
         ({"stepsize_down": 0}, "stepsize_down: .* at least 1"),
-        ({"gamma": 0.9}, "gamma: triangular takes none"),
+        ({"gamma": 0.9}, "gamma: must be left out: triangular takes none"),
     ],
 )
 def test_a_broken_rule_is_named_and_the_optimizer_left_alone(change: dict[str, Any], says: str) -> None:

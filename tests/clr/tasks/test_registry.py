@@ -65,7 +65,7 @@ def test_a_name_is_given_once() -> None:
 
     task("taken")(anything)
     task("taken")(anything)
-    with pytest.raises(InvalidArgument, match="'taken' is taken by"):
+    with pytest.raises(InvalidArgument, match=r"task: must be a name that .* has not taken, but got 'taken'"):
         task("taken")(other)
 
 
@@ -146,19 +146,19 @@ def test_nothing_but_a_maker_of_tasks_is_called(name: str) -> None:
 
 
 def test_a_maker_that_takes_anything_is_not_called() -> None:
-    with pytest.raises(InvalidArgument, match="must name and annotate each argument, but has name: str"):
+    with pytest.raises(InvalidArgument, match=r"must name and annotate each argument of .*, but got 'name: str'"):
         load_task("clr.tasks:load_task", name="digits")
 
 
 def test_a_maker_whose_arguments_are_not_annotated_is_not_called(module: Callable[[str], str]) -> None:
     name = module("import clr\ndef mine(size=5) -> clr.Task: raise AssertionError")
-    with pytest.raises(InvalidArgument, match="must name and annotate each argument, but has size=5"):
+    with pytest.raises(InvalidArgument, match=r"must name and annotate each argument of .*, but got 'size=5'"):
         load_task(f"{name}:mine")
 
 
 def test_a_maker_whose_annotations_do_not_resolve_is_not_called(module: Callable[[str], str]) -> None:
     name = module("import clr\ndef mine(size: 'Sise' = 5) -> clr.Task: raise AssertionError")
-    with pytest.raises(InvalidArgument, match=r"annotations of task_of_mine:mine must resolve.*Sise"):
+    with pytest.raises(InvalidArgument, match=r"must have annotations that resolve .*Sise"):
         load_task(f"{name}:mine")
 
 
@@ -277,7 +277,7 @@ def test_checked_arguments_have_their_types_and_defaults() -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ({}, "^args.size: is required, but is missing$"),
+        ({}, "^args.size: is required$"),
         ({"size": 0}, "^args.size: input should be greater than or equal to 1, but got 0$"),
         ({"size": 10}, "args.size: .* less than or equal to 9, but got 10"),
         ({"size": "3"}, "args.size: .* valid integer, but got '3'"),

@@ -72,9 +72,9 @@ def test_no_position_sees_what_follows_it() -> None:
     ("content", "args", "says"),
     [
         (b"x" * 1000, {"width": 30, "heads": 4}, r"args\.width: must be a multiple of args\.heads = 4, but got 30"),
-        (b"short", {}, r"args\.data: must be longer than two pieces of args\.context = 64 tokens.*has 5 tokens"),
-        (b"", {}, r"args\.data: must be longer .*has 0 tokens"),
-        (b"\xff" * 1000, {"tokens": "characters"}, r"args\.tokens: characters need a text in UTF-8"),
+        (b"short", {}, r"args\.data: must be longer than two pieces of args\.context = 64 tokens.*and has 5"),
+        (b"", {}, r"args\.data: must be longer .*and has 0"),
+        (b"\xff" * 1000, {"tokens": "characters"}, r"args\.tokens: must be bytes where .* is not in UTF-8"),
         (b"x" * 1000, {"tokens": "words"}, r"args\.tokens: .*'bytes' or 'characters', but got 'words'"),
     ],
 )

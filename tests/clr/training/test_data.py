@@ -205,7 +205,7 @@ def test_training_on_nothing_is_refused_rather_than_endless(empty: Any) -> None:
 
 
 def test_tensors_of_different_lengths_are_refused() -> None:
-    with pytest.raises(InvalidArgument, match=r"must be equally long, but are \[10, 9\]"):
+    with pytest.raises(InvalidArgument, match=r"must hold equally long tensors, but got \[10, 9\]"):
         batches_per_epoch((X, Y[:9]), 4)
 
 

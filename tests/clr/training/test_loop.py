@@ -459,7 +459,7 @@ def test_a_run_of_no_steps_is_refused(field: str) -> None:
 
 def test_a_policy_that_is_refused_leaves_the_random_states_alone() -> None:
     before = random_states()
-    with pytest.raises(InvalidArgument, match="base_lr <= max_lr must hold"):
+    with pytest.raises(InvalidArgument, match="base_lr: must be at most max_lr"):
         next(train(make(), a_run(base_lr=1.0)))
     assert random_states() == before
 

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from clr.errors import InvalidArgument
 from clr.range_tests.recorded import read_bounds
-from service.problems import InvalidInput
 from service.store import runs
 from service.store.errors import Conflict
 from tests.service.external.conftest import ON_SQLITE, Submit, ramp
@@ -66,7 +66,7 @@ def test_a_seed_given_again_replaces_its_ramp_until_a_trial_is_asked_for(submit:
 def test_all_seeds_are_of_one_training(submit: Submit, field: str, value: Any) -> None:
     trainer = submit()
     trainer.put()
-    with pytest.raises(InvalidInput, match=f"{field}: must be"):
+    with pytest.raises(InvalidArgument, match=f"{field}: must be"):
         trainer.put(seed=1, **{field: value})
     trainer.put(**{field: value})  # the only one may be replaced
     assert getattr(trainer.job, field) == value
@@ -89,7 +89,7 @@ def test_a_ramp_that_cannot_be_read_is_refused_and_changes_nothing(submit: Submi
         (ramp()[::-1], "points.lr: must be finite, at least 0 and never fall"),
         ([{"lr": 0.1, "loss": 1.0}] * 50, r"points.lr: must be at least 20 rates above 0 that rise"),
     ]:
-        with pytest.raises(InvalidInput, match=message):
+        with pytest.raises(InvalidArgument, match=message):
             trainer.put(points)
     with pytest.raises(ValidationError, match="at least 20 items"):
         trainer.put(ramp()[:19])

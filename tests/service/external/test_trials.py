@@ -4,11 +4,11 @@ from typing import Any
 import optuna
 import pytest
 
+from clr.errors import InvalidArgument
 from clr.trials.study import Search
 from service.external import study as study_module
 from service.external import trials as trials_module
 from service.external.reports import Proposed
-from service.problems import InvalidInput
 from service.store import jobs, studies
 from service.store.database import Database
 from service.store.errors import Conflict, NotFound
@@ -219,7 +219,7 @@ def test_points_rise_in_step_and_the_last_may_be_sent_again(submit: Submit) -> N
     for step in (20, 40, 40):
         assert trainer.report(trial.number, step, 0.5) is False
     for step in (40, 10, trial.steps + 1):
-        with pytest.raises(InvalidInput, match="must be above 40, the last one reported, and at most 100"):
+        with pytest.raises(InvalidArgument, match="must be above 40, the last one reported, and at most 100"):
             trainer.report(trial.number, step, 0.6)
     assert trainer.trials[0].steps == 40
     assert trainer.job.steps == 240

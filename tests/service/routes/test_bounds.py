@@ -92,10 +92,10 @@ def test_a_curve_that_breaks_a_rule_is_refused_by_field_rule_and_value(
 @pytest.mark.parametrize(
     ("body", "kind", "status", "says"),
     [
-        ("lr;loss\n1;2", "text/csv", 422, "first line must be lr,loss"),
+        ("lr;loss\n1;2", "text/csv", 422, "must have lr,loss"),
         ("lr,loss\n0.1,x", "text/csv", 422, "must be a number"),
         ("lr,loss\n", "text/csv", 422, "at least one row"),
-        ("", "text/csv", 422, "first line must be lr,loss"),
+        ("", "text/csv", 422, "must have lr,loss"),
         ('lr,loss\n"' + "9" * 200_000, "text/csv", 413, ""),
         (b"lr,loss\n\xff", "text/csv", 400, "UTF-8"),
         ("{", "application/json", 400, "not valid JSON"),

@@ -213,5 +213,5 @@ def test_an_unknown_format_is_refused(client: httpx.Client, submit: Submit) -> N
     answer = client.get(f"/v1/jobs/{submit()['id']}/recommendation?format=xml")
     assert (answer.status_code, answer.json()["errors"][0]) == (
         422,
-        {"field": "format", "rule": "Input should be 'json', 'python' or 'yaml'", "value": "xml"},
+        {"field": "format", "rule": "input should be 'json', 'python' or 'yaml'", "value": "xml"},
     )
