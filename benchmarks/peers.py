@@ -153,7 +153,7 @@ def fastai(rule: Callable[[Array, Array], float]) -> Callable[[Task, int], tuple
             policy="exponential_ramp",
             base_lr=1e-7,
             max_lr=last,
-            stepsize=FASTAI_STEPS,
+            step_size_up=FASTAI_STEPS,
             steps=FASTAI_STEPS,
             seed=seed,
             evaluate_every=FASTAI_STEPS,

@@ -151,7 +151,13 @@ def _run(case: Case, schedule: list[Any], seed: int, points: int = 1) -> Run:
     steps = case.length.steps
     every = max(1, steps // points)
     return Run(
-        policy=policy, base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, steps=steps, seed=seed, evaluate_every=every
+        policy=policy,
+        base_lr=base_lr,
+        max_lr=max_lr,
+        step_size_up=stepsize,
+        steps=steps,
+        seed=seed,
+        evaluate_every=every,
     )
 
 

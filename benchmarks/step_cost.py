@@ -89,7 +89,7 @@ def ours(task: Task, loader: Any, steps: int) -> None:
         policy="exponential_ramp",
         base_lr=LOW,
         max_lr=HIGH,
-        stepsize=steps,
+        step_size_up=steps,
         steps=steps,
         seed=0,
         evaluate_every=max(1, steps // 60),

@@ -24,7 +24,9 @@ class Run:
     Args:
         policy: name in ``clr.schedules.policies``.
         base_lr, max_lr: its bounds, per step.
-        stepsize: steps per half cycle (for a ramp: the whole ramp), >= 1.
+        step_size_up: steps of the rising half of a cycle, >= 1; of a ramp, all of it; of a policy without cycles, half
+            of the training.
+        step_size_down: steps of the falling half, >= 1; None: as many. Ramps have none.
         steps: optimizer steps to take, >= 1.
         seed: of initialisation, data order and every other random choice.
         evaluate_every: steps between points, >= 1; the last step always has one.
@@ -40,7 +42,8 @@ class Run:
     policy: str
     base_lr: float
     max_lr: float
-    stepsize: int
+    step_size_up: int
+    step_size_down: int | None = None
     steps: int
     seed: int
     evaluate_every: int

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from clr.errors import broken_rules
+from clr.run import Direction
 from clr.schedules.cycles import default_multipliers, whole_cycles
 
 CyclicPolicy = Literal["triangular", "triangular2", "exp_range", "exp_range_amplitude", "welch", "hann"]
@@ -170,7 +171,16 @@ class Adagrad(_Strict):
     args: _AdagradArgs = Field(default_factory=_AdagradArgs)
 
 
-OptimizerSpec = Annotated[SGD | Adam | AdamW | NAdam | RAdam | RMSprop | Adagrad, Field(discriminator="name")]
+class OtherOptimizer(_Strict):
+    """Another of torch.optim; its arguments are checked where it is made."""
+
+    name: Literal["ASGD", "Adadelta", "Adafactor", "Adamax", "Muon", "Rprop", "SparseAdam"]
+    args: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+OptimizerSpec = Annotated[
+    SGD | Adam | AdamW | NAdam | RAdam | RMSprop | Adagrad | OtherOptimizer, Field(discriminator="name")
+]
 
 
 class RangeTestSpec(_Strict):
@@ -194,7 +204,9 @@ class RangeTestSpec(_Strict):
 class SearchSpec(_Strict):
     """The Optuna search over the ratio max_lr / base_lr and the stepsize multiplier."""
 
-    trials: int = Field(20, ge=1, le=10_000)
+    trials: int | None = Field(
+        None, ge=1, le=10_000, description="schedules that are trained, once each; null: planned within the budget"
+    )
     ratio: Annotated[tuple[Ratio, Ratio], AfterValidator(_ascending)] = Field(
         (1.5, 20.0), strict=False, description="lowest and highest max_lr / base_lr"
     )
@@ -204,10 +216,16 @@ class SearchSpec(_Strict):
         description="lowest and highest stepsize in epochs; null: 1 to 10, widened to half the epochs",
         examples=[[1, 10]],
     )
+    rise: Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)] = Field(
+        (0.05, 0.5), strict=False, description="lowest and highest share of a cycle that rises"
+    )
     policies: Annotated[list[CyclicPolicy], Field(min_length=1), AfterValidator(_unique)] = Field(
         default=["triangular"]
     )
-    epochs: Epochs | None = Field(None, description="length of one trial; null: the job's epochs")
+    epochs: Epochs | None = Field(
+        None,
+        description="length of one trial; null: the job's epochs, or shorter where the budget does not allow three",
+    )
     warm_start: bool = Field(
         False,
         description="try first what earlier jobs recommended for the same task, args, optimizer and batch size",
@@ -217,9 +235,15 @@ class SearchSpec(_Strict):
 class ConfirmSpec(_Strict):
     """The recommended schedule and its baselines, trained again on fresh seeds."""
 
-    seeds: int = Field(3, ge=1, le=20)
-    baselines: Annotated[list[Baseline], AfterValidator(_unique)] = Field(default=["fixed", "one_cycle", "cosine"])
+    seeds: int | None = Field(
+        None, ge=1, le=20, description="trainings of each on fresh seeds; null: planned within the budget"
+    )
+    baselines: Annotated[list[Baseline], AfterValidator(_unique)] | None = Field(
+        None, description="schedules to compare with; null: planned within the budget"
+    )
 
+
+Word = Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")]
 
 _NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 LabelKey = Annotated[str, Field(pattern=rf"^([A-Za-z0-9][A-Za-z0-9.-]{{0,200}}/)?{_NAME}$")]
@@ -232,7 +256,7 @@ SMALLEST_SHARE = 0.001
 class Resources(_Strict):
     """What one training run occupies. A fraction shares a device."""
 
-    gpus: float = Field(0, ge=0, le=64)
+    gpus: float | None = Field(None, ge=0, le=64, description="null: one where the cluster has any, else none")
     cpus: float = Field(1, gt=0, le=1024)
     labels: dict[LabelKey, LabelValue] = Field(
         default_factory=dict,
@@ -245,7 +269,7 @@ class Resources(_Strict):
     @model_validator(mode="after")
     def _a_share_or_whole_devices(self) -> Self:
         for field in ("gpus", "cpus"):
-            value = getattr(self, field)
+            value = getattr(self, field) or 0
             if value > 1 and value != int(value):
                 raise ValueError(f"{field} must be a whole number where it is above 1")
             if 0 < value < SMALLEST_SHARE:
@@ -258,6 +282,11 @@ class Limits(_Strict):
 
     max_steps: int | None = Field(None, ge=1, description="optimizer steps of all runs together")
     max_seconds: Positive | None = Field(None, description="wall-clock seconds from the job's start")
+    run_seconds: Positive | None = Field(
+        None,
+        description="seconds without a report after which a run of a command or an external trainer is given up and "
+        "handed out again; null: 600",
+    )
 
 
 MANAGED_TASK = r"^[A-Za-z0-9_.-]+(:[A-Za-z_][A-Za-z0-9_]*)?$"
@@ -266,24 +295,51 @@ MANAGED_TASK = r"^[A-Za-z0-9_.-]+(:[A-Za-z_][A-Za-z0-9_]*)?$"
 class JobSpec(_Strict):
     """A training job to find learning-rate bounds for."""
 
-    mode: Literal["managed", "external"] = Field(
-        "managed", description="managed: workers train; external: your own trainer does, and reports over REST"
+    mode: Literal["managed", "command", "external"] = Field(
+        "managed",
+        description="managed: workers train a task; command: they start your own program; external: your own trainer "
+        "trains, and reports over REST",
     )
     name: str = Field("", max_length=200, description="for people; the task's name when left out")
     task: str = Field(
-        min_length=1,
+        "",
         max_length=200,
-        description="a registered task, or module:function of the uploaded code or installed on the workers; for an "
-        "external job any label",
+        validate_default=True,
+        description="a registered task, or module:function of the uploaded code or installed on the workers; for a "
+        "command or an external job any label",
     )
     args: dict[str, JsonValue] = Field(default_factory=dict, description="arguments of the task")
     code: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="SHA-256 of uploaded code, in which the task is found"
     )
-    optimizer: OptimizerSpec = Field(default_factory=SGD)
-    batch_size: int = Field(64, ge=1, le=1_000_000)
-    epochs: Epochs = Field(20, description="length of the training to be recommended for; an external job must give it")
+    command: Annotated[list[Word], Field(min_length=1, max_length=1000)] | None = Field(
+        None,
+        description="program and arguments of a command job, which is started for each run",
+        examples=[["python", "train.py", "--data", "/data"]],
+    )
+    optimizer: OptimizerSpec | None = Field(None, description="null: the task's own")
+    batch_size: int | None = Field(None, ge=1, le=1_000_000, description="null: the task's own")
+    epochs: Epochs = Field(
+        20, description="length of the training to be recommended for; a command or an external job must give it"
+    )
+    iterations_per_epoch: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="optimizer steps in one pass over the training data: of a command or an external job, which must "
+        "give it; a task says it itself",
+    )
+    direction: Direction | None = Field(
+        None,
+        description="whether larger metrics are better: of a command or an external job, which must give it; a task "
+        "says it itself",
+    )
     seed: int = Field(0, ge=0, lt=2**31)
+    budget: Positive | None = Field(
+        None,
+        le=1e6,
+        description="trainings that the whole job may cost; null: 6, or what the numbers in search and confirm take",
+    )
     range_test: RangeTestSpec = Field(default_factory=RangeTestSpec)
     search: SearchSpec | None = Field(default_factory=SearchSpec)
     confirm: ConfirmSpec | None = Field(default_factory=ConfirmSpec)
@@ -291,48 +347,56 @@ class JobSpec(_Strict):
     limits: Limits = Field(default_factory=Limits)
     priority: int = Field(0, ge=-100, le=100, description="higher runs first")
 
-    @model_validator(mode="after")
-    def _name_defaults_to_the_task(self) -> Self:
-        if not self.name:
-            object.__setattr__(self, "name", self.task)
-        return self
-
     @field_validator("task")
     @classmethod
-    def _a_managed_task_can_be_found(cls, task: str, info: ValidationInfo) -> str:
-        if info.data.get("mode") == "managed" and not re.fullmatch(MANAGED_TASK, task):
+    def _the_task_can_be_found(cls, task: str, info: ValidationInfo) -> str:
+        mode = info.data.get("mode")
+        if not task and mode in ("managed", "external"):
+            raise PydanticCustomError("missing", "is required: what is trained", {"field": "task"})
+        if mode == "managed" and not re.fullmatch(MANAGED_TASK, task):
             raise ValueError("must be a registered task or module:function, in letters, digits, _, . and - alone")
         return task
 
     @model_validator(mode="after")
-    def _code_holds_the_task(self) -> Self:
-        if self.code is not None and self.mode == "external":
-            raise PydanticCustomError("code_external", "must be null for an external job", {"field": "code"})
-        if self.code is not None and ":" not in self.task:
+    def _names_default_to_what_is_trained(self) -> Self:
+        if not self.task and self.command:
+            object.__setattr__(self, "task", _label(self.command))
+        if not self.name:
+            object.__setattr__(self, "name", self.task)
+        return self
+
+    @model_validator(mode="after")
+    def _each_mode_has_what_it_needs(self) -> Self:
+        """A task knows its own length and direction; of another's program they must be told."""
+        own = self.mode == "managed"
+        needed = {"command": self.mode == "command", "iterations_per_epoch": not own, "direction": not own}
+        for field, wanted in needed.items():
+            if wanted != (getattr(self, field) is not None):
+                rule = (
+                    f"is required for {_ARTICLE[self.mode]} job"
+                    if wanted
+                    else f"must be null for {_ARTICLE[self.mode]} job"
+                )
+                raise PydanticCustomError("mode", rule, {"field": field})
+        if not own and "epochs" not in self.model_fields_set:
+            rule = f"is required for {_ARTICLE[self.mode]} job: the service cannot know how long yours trains"
+            raise PydanticCustomError("mode", rule, {"field": "epochs"})
+        return self
+
+    @model_validator(mode="after")
+    def _what_nobody_would_use_is_refused(self) -> Self:
+        useless = {
+            "code": self.mode == "external",
+            "args": self.mode != "managed" and bool(self.args),
+            "optimizer": self.mode != "managed",
+            "batch_size": self.mode != "managed",
+        }
+        for field, unused in useless.items():
+            if unused and getattr(self, field) is not None:
+                rule = f"must be left out of {_ARTICLE[self.mode]} job, whose trainer has its own"
+                raise PydanticCustomError("mode", rule, {"field": field})
+        if self.code is not None and self.mode == "managed" and ":" not in self.task:
             raise PydanticCustomError("task_of_code", "must be module:function of the code", {"field": "task"})
-        return self
-
-    @model_validator(mode="after")
-    def _an_external_trainer_knows_its_epochs(self) -> Self:
-        if self.mode == "external" and "epochs" not in self.model_fields_set:
-            raise PydanticCustomError(
-                "epochs_missing",
-                "is required for an external job: the service cannot know how long yours trains",
-                {"field": "epochs"},
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _an_external_job_ends_with_its_search(self) -> Self:
-        if self.mode != "external" or self.confirm is None:
-            return self
-        if "confirm" in self.model_fields_set:
-            raise PydanticCustomError(
-                "confirm_external",
-                "must be null for an external job, which ends with its search: confirm it with your own trainer",
-                {"field": "confirm"},
-            )
-        object.__setattr__(self, "confirm", None)
         return self
 
     @model_validator(mode="after")
@@ -351,3 +415,12 @@ class JobSpec(_Strict):
                 {"field": "search.stepsize_multiplier", "epochs": epochs, "low": low, "high": high},
             )
         return self
+
+
+_ARTICLE = {"managed": "a managed", "command": "a command", "external": "an external"}
+
+
+def _label(command: list[str]) -> str:
+    """What people call a command: its script, else its program."""
+    script = next((word for word in command[1:] if "." in word and not word.startswith("-")), command[0])
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", script.rsplit("/", 1)[-1])[:200].strip("-") or "command"

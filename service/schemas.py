@@ -59,6 +59,10 @@ class JobView(BaseModel):
     progress: float = Field(ge=0, le=1, description="share of the predicted work that is done", examples=[0.4])
     priority: int
     spec: Document = Field(description="the spec, every default filled in", examples=[{"task": "digits"}])
+    trained_with: Document | None = Field(
+        description="optimizer and batch size of the runs, the task's own where the spec names none; null until known",
+        examples=[{"optimizer": {"name": "SGD", "args": {"momentum": 0.9}}, "batch_size": 64}],
+    )
     cost: JobCost
     error: str | None = Field(description="why it failed")
     cancel_requested: bool
@@ -223,6 +227,8 @@ class RecommendationView(BaseModel):
     max_lr: float | None = Field(examples=[0.006])
     ratio: float | None = Field(examples=[6.0])
     stepsize: int | None = Field(description="half a cycle, in optimizer steps", examples=[2000])
+    step_size_up: int | None = Field(None, description="steps of a cycle's rising half", examples=[1200])
+    step_size_down: int | None = Field(None, description="steps of its falling half", examples=[2800])
     stepsize_multiplier: float | None = Field(description="stepsize in epochs", examples=[4.0])
     iterations_per_epoch: int | None = Field(examples=[500])
     gamma: float | None = Field(None, description="decay per step of the exp_range policies")
@@ -233,6 +239,9 @@ class RecommendationView(BaseModel):
     evidence: Document | None = Field(description="the runs that were compared, and the verdict")
     cost: Document | None = Field(description="steps, seconds, relative_to_one_training")
     torch: Torch | None = Field(description="null where torch lacks the policy")
+    alternatives: list[Document] = Field(
+        default_factory=list, description="other schedules that were trained beside it, the best first"
+    )
 
 
 class Found(RecommendationView):
@@ -240,8 +249,8 @@ class Found(RecommendationView):
 
     task: str
     args: Document = Field(description="arguments of the task", examples=[{"hidden": 64}])
-    optimizer: str
-    batch_size: int
+    optimizer: str | None = Field(description="name of the optimizer that was trained with")
+    batch_size: int | None
     epochs: float
     updated_at: datetime
 
@@ -250,7 +259,8 @@ class Found(RecommendationView):
         """As it was stored: not checked again, so that one old document cannot spoil a list."""
         updated_at = row.updated_at.isoformat().replace("+00:00", "Z")
         found_for = {"task": row.task, "optimizer": row.optimizer, "updated_at": updated_at}
-        return row.document | found_for | {name: spec.get(name) for name in ("args", "batch_size", "epochs")}
+        batch_size = row.document.get("batch_size") or spec.get("batch_size")
+        return row.document | found_for | {"args": spec.get("args"), "batch_size": batch_size, "epochs": spec["epochs"]}
 
 
 class TaskView(BaseModel):

@@ -12,9 +12,10 @@ from clr.range_tests.plan import range_test_plan
 from clr.run import fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import JobSpec
+from clr.trials.baselines import USUAL_BASELINES
 from clr.trials.confirmation import confirm_plan, confirm_steps
 from clr.trials.study import Search, best, create_study, describe
-from clr.tuning.cost import trainings_of_stages
+from clr.tuning.cost import SEEDS, trainings_of_stages
 from clr.tuning.recommendation import Cost, Evidence, Recommendation, Source
 from service import logs
 from service.settings import Settings
@@ -57,7 +58,7 @@ class JobDriver:
             lease_s=settings.lease_s,
             stopping=stopping,
             trainee=self.spec.model_dump(include={"task", "args", "optimizer", "batch_size"}, mode="json"),
-            resources=self.spec.resources.model_dump(),
+            resources=self.spec.resources.model_dump() | {"gpus": self.spec.resources.gpus or 0},
             spent=job.steps,
             max_steps=limits.max_steps,
             deadline=None if limits.max_seconds is None else self.began + limits.max_seconds,
@@ -120,9 +121,9 @@ class JobDriver:
             )
         self._ship_code()
         about = self.engine.describe(self.runs.trainee, self.runs.bundle, wanted, check=self.runs.check)
-        self.metric, self.direction = about["metric"], about["direction"]
+        self.metric, self.direction, self.used = about["metric"], about["direction"], about["trained_with"]
         self.length = TrainingLength(self.spec.epochs, about["iterations_per_epoch"])
-        trainings = sum(trainings_of_stages(self.spec, self.length.iterations_per_epoch).values())
+        trainings = sum(trainings_of_stages(self.spec, self.length).values())
         self.runs.predicted_steps = max(1, round(trainings * self.length.steps))
         with self.database.begin() as session:
             jobs.describe(session, self.lease, **about, predicted_steps=self.runs.predicted_steps)
@@ -170,7 +171,7 @@ class JobDriver:
         (seed,) = fresh_seeds(self.spec.seed, "search", 1)
 
         def trials() -> Iterator[Item]:
-            fresh = (search.ask() for _ in range(spec.trials - len(rows)))
+            fresh = (search.ask() for _ in range((spec.trials or 20) - len(rows)))
             for number, candidate in chain(again.items(), fresh):
                 yield number, candidate.run(seed), candidate.to_dict()
 
@@ -188,12 +189,15 @@ class JobDriver:
         return None if found is None else self.length.stretch(found)
 
     def _confirm(self, bounds: Bounds, finalists: list[Candidate]) -> None:
-        spec = self.spec.confirm
-        assert spec is not None
-        if not self.runs.affords(confirm_steps(finalists, spec, self.length)):
+        assert self.spec.confirm is not None
+        seeds, given = self.spec.confirm.seeds or SEEDS, self.spec.confirm.baselines
+        baselines = USUAL_BASELINES if given is None else given
+        if not self.runs.affords(confirm_steps(finalists, seeds, baselines, self.length)):
             raise LimitReached(f"limits.max_steps = {self.spec.limits.max_steps}")
-        found = self.runs.follow("confirm", confirm_plan(finalists, spec, self.length, self.spec.seed, self.direction))
-        evidence = Evidence(self.metric, self.direction, self.spec.epochs, spec.seeds, found.runs, found.verdict)
+        found = self.runs.follow(
+            "confirm", confirm_plan(finalists, seeds, baselines, self.length, self.spec.seed, self.direction)
+        )
+        evidence = Evidence(self.metric, self.direction, self.spec.epochs, seeds, found.runs, found.verdict)
         self._recommend("confirm", bounds, found.winner, evidence=evidence, warnings=found.warnings)
 
     def _recommend(self, source: Source, bounds: Bounds, candidate: Candidate | None, **more: Any) -> None:
@@ -205,8 +209,12 @@ class JobDriver:
             self.length.iterations_per_epoch,
             job_id=self.lease.job_id,
             cost=Cost.of(steps, time.monotonic() - self.began, self.length.steps),
+            optimizer=self.used["optimizer"],
+            batch_size=self.used["batch_size"],
             **more,
         ).to_dict()
         document["reasons"] += self.reasons
         with self.database.begin() as session:
-            recommendations.put(session, self.lease, document, task=self.spec.task, optimizer=self.spec.optimizer.name)
+            recommendations.put(
+                session, self.lease, document, task=self.spec.task, optimizer=self.used["optimizer"]["name"]
+            )

@@ -46,10 +46,11 @@ def schedule_chart(recommendations: Mapping[str, Document], epochs: float, look:
 
 
 def _rates(found: Document, epochs: float) -> list[Document]:
-    per_epoch, stepsize = found["iterations_per_epoch"], found["stepsize"]
-    names = ("base_lr", "max_lr", "stepsize", "gamma")
-    rate = schedule(found["policy"], **{name: found[name] for name in names if found.get(name) is not None})
+    per_epoch, cycle, up = found["iterations_per_epoch"], 2 * found["stepsize"], found["step_size_up"]
+    bounds = {"base_lr": found["base_lr"], "max_lr": found["max_lr"], "gamma": found.get("gamma")}
+    rate = schedule(found["policy"], **bounds, stepsize=up, stepsize_down=found["step_size_down"])
     steps = max(1, round(epochs * per_epoch))
-    turns = range(0, steps, stepsize) if steps / stepsize <= SAMPLES else ()
+    few = 2 * steps / cycle <= SAMPLES
+    turns = {*range(0, steps, cycle), *range(up, steps, cycle)} if few else set()
     shown = sorted({*range(0, steps, ceil(steps / SAMPLES)), *turns, steps})
     return [{"epoch": step / per_epoch, "lr": rate(step)} for step in shown]

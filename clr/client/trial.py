@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from clr.client.asynchronous import AsyncClient
     from clr.client.sync import Client
 
-BOUND = ("base_lr", "max_lr", "stepsize", "gamma")
-"""What of a trial its policy is called with."""
-
 
 class ProposedTrial:
     """A schedule to train.
@@ -29,7 +26,12 @@ class ProposedTrial:
         self.steps: int = self.document["steps"]
         self.seed: int = self.document["seed"]
         self.lr: Callable[[int], float] = schedule(
-            self.document["policy"], **{name: self.document[name] for name in BOUND}
+            self.document["policy"],
+            base_lr=self.document["base_lr"],
+            max_lr=self.document["max_lr"],
+            stepsize=self.document["step_size_up"],
+            stepsize_down=self.document["step_size_down"],
+            gamma=self.document["gamma"],
         )
         """The rate of each step, counted from 0."""
 

@@ -28,13 +28,22 @@ def _load(key: str) -> Task:
     trainee = json.loads(key)
     task = load_task(trainee["task"], **trainee["args"])
     chosen = trainee["optimizer"]
-    return replace(task, optimizer=optimizer(chosen["name"], **chosen["args"]), batch_size=trainee["batch_size"])
+    changes: dict[str, Any] = {}
+    if chosen is not None:
+        changes["optimizer"] = optimizer(chosen["name"], **chosen["args"])
+    if trainee["batch_size"] is not None:
+        changes["batch_size"] = trainee["batch_size"]
+    return replace(task, **changes)
 
 
 def describe(task: Task) -> dict[str, Any]:
     """``iterations_per_epoch``, ``metric`` and ``direction`` of a task."""
     metric, direction, _ = task.score
-    return {"iterations_per_epoch": task.iterations_per_epoch, "metric": metric, "direction": direction}
+    made = getattr(task.optimizer, "func", task.optimizer)
+    given = {name: value for name, value in getattr(task.optimizer, "keywords", {}).items() if name != "lr"}
+    used = {"optimizer": {"name": getattr(made, "__name__", "own"), "args": given}, "batch_size": task.batch_size}
+    about = {"iterations_per_epoch": task.iterations_per_epoch, "metric": metric, "direction": direction}
+    return about | {"trained_with": used}
 
 
 def points(

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from clr.errors import InvalidArgument
 from clr.run import Curve, Plan, Point, Result, Run
+from clr.schedules.cycles import rate_of
 from clr.schedules.plateau import Plateau
-from clr.schedules.policies import schedule
 from clr.schedules.torch_scheduler import multiplier
 from clr.training.checkpoint import Checkpoint
 from clr.training.data import TrainingBatches, placed, validation_batches
@@ -60,7 +60,7 @@ def train(task: Task, run: Run, checkpoint: Checkpoint | None = None) -> Iterato
 
 
 def _device(task: Task, run: Run) -> torch.device:
-    for field in ("steps", "stepsize", "evaluate_every"):
+    for field in ("steps", "step_size_up", "evaluate_every"):
         if getattr(run, field) < 1:
             raise InvalidArgument(field, "must be at least 1", getattr(run, field))
     return torch.device(task.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -98,7 +98,7 @@ class _Training:
         self.multipliers = [multiplier(group) for group in self.optimizer.param_groups]
         self.scaler = torch.amp.GradScaler(device.type, enabled=task.precision == "fp16")
         self.batches = TrainingBatches(task.train, task.batch_size, run.seed, device, task.collate, task.workers)
-        self.rate = schedule(run.policy, base_lr=run.base_lr, max_lr=run.max_lr, stepsize=run.stepsize, gamma=run.gamma)
+        self.rate = rate_of(run)
         self.plateau = None if run.patience is None else Plateau(task.score[1], run.patience)
         self.explosion = Explosion(run.explode) if run.explode is not None else None
         self.val_limit = run.val_limit

@@ -49,7 +49,7 @@ class Baseline:
             policy=self.policy,
             base_lr=lr * self.start,
             max_lr=lr,
-            stepsize=steps // 2,
+            step_size_up=steps // 2,
             steps=steps,
             seed=seed,
             evaluate_every=max(1, steps // self.points),
@@ -68,3 +68,6 @@ BASELINES = {
     "prodigy": Baseline(rate=1.0, optimizer="prodigy"),
 }
 """By the name in a job's ``confirm.baselines``."""
+
+USUAL_BASELINES = ("fixed", "one_cycle", "cosine")
+"""What a schedule is compared with where nobody names others."""

@@ -9,7 +9,6 @@ from scipy.special import stdtrit
 
 from clr.run import Curve, Direction, Plan, fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
-from clr.spec import ConfirmSpec
 from clr.trials.baselines import BASELINES
 
 CONFIDENCE = 0.9
@@ -33,30 +32,35 @@ class Confirmation:
     warnings: list[str]
 
 
-def confirm_steps(finalists: Sequence[Candidate], spec: ConfirmSpec, length: TrainingLength) -> int:
+def confirm_steps(finalists: Sequence[Candidate], seeds: int, baselines: Sequence[str], length: TrainingLength) -> int:
     """Optimizer steps that the confirmation takes."""
-    trainings = sum(BASELINES[name].probes + spec.seeds for name in spec.baselines)
-    return trainings * 2 * (length.steps // 2) + spec.seeds * sum(finalist.steps for finalist in finalists)
+    trainings = sum(BASELINES[name].probes + seeds for name in baselines)
+    return trainings * 2 * (length.steps // 2) + seeds * sum(finalist.steps for finalist in finalists)
 
 
 def confirm_plan(
-    finalists: Sequence[Candidate], spec: ConfirmSpec, length: TrainingLength, seed: int, direction: Direction
+    finalists: Sequence[Candidate],
+    seeds: int,
+    baselines: Sequence[str],
+    length: TrainingLength,
+    seed: int,
+    direction: Direction,
 ) -> Plan[Confirmation]:
-    """Probe each baseline's own best rate on one seed, then run it and the finalists on ``spec.seeds`` fresh ones."""
+    """Probe each baseline's own best rate on one seed, then run it and the finalists on ``seeds`` fresh ones."""
     sign = 1 if direction == "maximize" else -1
     (probe,) = fresh_seeds(seed, "probe", 1)
     max_lr = finalists[0].max_lr
-    tried = [(name, lr) for name in spec.baselines for lr in BASELINES[name].rates(max_lr) if BASELINES[name].probes]
+    tried = [(name, lr) for name in baselines for lr in BASELINES[name].rates(max_lr) if BASELINES[name].probes]
     probes = yield [BASELINES[name].run(lr, length, probe) for name, lr in tried]
     best_first = sorted(zip(tried, probes, strict=True), key=lambda pair: -_rank(pair[1].value, sign))
-    own_best = {name: BASELINES[name].rate or max_lr for name in spec.baselines}
+    own_best = {name: BASELINES[name].rate or max_lr for name in baselines}
     own_best |= {name: lr for (name, lr), _ in reversed(best_first)}
-    seeds = fresh_seeds(seed, "confirm", spec.seeds)
+    fresh = fresh_seeds(seed, "confirm", seeds)
     curves = yield [
-        *(finalist.run(seed) for finalist in finalists for seed in seeds),
-        *(BASELINES[name].run(lr, length, seed) for name, lr in own_best.items() for seed in seeds),
+        *(finalist.run(seed) for finalist in finalists for seed in fresh),
+        *(BASELINES[name].run(lr, length, seed) for name, lr in own_best.items() for seed in fresh),
     ]
-    groups = [curves[i : i + len(seeds)] for i in range(0, len(curves), len(seeds))]
+    groups = [curves[i : i + seeds] for i in range(0, len(curves), seeds)]
     entries = [_summary("finalist", group) for group in groups[: len(finalists)]]
     first = max(range(len(finalists)), key=lambda i: _rank(entries[i]["mean"], sign))
     recommended = entries[first] | {"name": "recommended"}

@@ -109,7 +109,7 @@ class Search:
         assert bounds.base_lr is not None
         own = (bounds.max_lr / bounds.base_lr, self.length.epochs / (2 * self.length.fewest_cycles))
         schedules = [(bounds.max_lr, own), (self.max_lr[1], own)]
-        schedules += [(bounds.max_lr, pair) for pair in PAPER[: int(PAPER_SHARE * self.spec.trials)]]
+        schedules += [(bounds.max_lr, pair) for pair in PAPER[: int(PAPER_SHARE * (self.spec.trials or 20))]]
         return [
             {"max_lr": max_lr, "ratio": min(max(ratio, low), high), "cycles": self._nearest(multiplier)}
             for max_lr, (ratio, multiplier) in schedules
@@ -216,7 +216,7 @@ def describe(study: optuna.Study, spec: JobSpec, metric: str | None) -> None:
     about = {
         "name": spec.name,
         "task": spec.task,
-        "optimizer": spec.optimizer.name,
+        "optimizer": None if spec.optimizer is None else spec.optimizer.name,
         "epochs": spec.epochs,
         "seed": fresh_seeds(spec.seed, "search", 1)[0],
     }

@@ -1,23 +1,35 @@
-"""What a job will cost, told before it starts. No torch."""
+"""What a job may cost, and what it will: its budget in trainings, shared out among the stages. No torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+from clr.errors import InvalidArgument
 from clr.range_tests.plan import steps_of_test
 from clr.schedules.cycles import TrainingLength
-from clr.spec import JobSpec
-from clr.trials.baselines import BASELINES
+from clr.spec import ConfirmSpec, JobSpec
+from clr.trials.baselines import BASELINES, USUAL_BASELINES
+
+BUDGET = 6.0
+"""Trainings that a job costs where nobody says otherwise: one for the range test, and what it takes to train its answer
+beside a fixed rate and one cycle on fresh seeds."""
+
+RACE = BUDGET - 1
+"""Trainings that are left to compare with, where the number of trials is given and that of the comparison is not."""
+
+SEEDS = 3
+"""Trainings of each schedule in a comparison whose baselines alone are given."""
 
 FINALISTS = 2
 """Schedules that are confirmed at most: the best trial, and what the range test alone would recommend."""
+
 
 _LARGEST_COUNT = 2**53  # what a float still counts exactly
 
 
 @dataclass(frozen=True)
-class Cost:
+class PredictedCost:
     """A predicted cost; an upper bound, since tests and trials may stop early.
 
     Args:
@@ -36,53 +48,106 @@ class Cost:
     stages: dict[str, float]
 
 
-def predict(spec: JobSpec, schema: Mapping[str, Any] | None = None) -> Cost:
-    """Predicted cost of a job, in trainings of ``spec.epochs`` each.
+def planned(spec: JobSpec) -> JobSpec:
+    """The spec with its budget told: the one given, else ``BUDGET``, else what the numbers in it take.
 
-    The range test costs at most one (see ``steps_of_test``; one where iterations are unknown), each trial its epochs,
-    the confirmation (finalists + baselines) x seeds, and the probes of each baseline's own best rate. Without a search,
-    the range test alone.
+    Raises:
+        InvalidArgument: the budget given cannot hold the numbers given.
+
+    >>> planned(JobSpec(task="digits")).budget
+    6.0
+    >>> planned(JobSpec(task="digits", search={"trials": 20}, confirm=None)).budget
+    21.0
+    """
+    if spec.search is None:
+        needed = range_test_share(spec)
+        return spec if spec.budget is not None else spec.model_copy(update={"budget": needed})
+    needed = _given_trials(spec) + _given_comparison(spec)
+    if spec.budget is not None:
+        if needed > 0 and spec.budget < needed + range_test_share(spec):
+            rule = f"must hold what search and confirm ask for: {needed + range_test_share(spec):g} trainings"
+            raise InvalidArgument("budget", rule, spec.budget)
+        return spec
+    planning = spec.search.trials is None or (spec.confirm is not None and _given_comparison(spec) == 0)
+    budget = range_test_share(spec) + needed + (RACE if planning else 0)
+    return spec.model_copy(update={"budget": budget})
+
+
+def range_test_share(spec: JobSpec, length: TrainingLength | None = None) -> float:
+    """Trainings that the range test takes at most; without a length, one that has as many steps as a test wants."""
+    most = 1.0 if spec.budget is None else min(1.0, spec.budget)
+    if spec.range_test.epochs is not None:
+        return min(spec.range_test.epochs / spec.epochs, spec.budget or float("inf"))
+    return most if length is None else min(most, steps_of_test(length, spec.range_test) / length.steps)
+
+
+def _given_trials(spec: JobSpec) -> float:
+    search = spec.search
+    return (
+        0.0 if search is None or search.trials is None else search.trials * (search.epochs or spec.epochs) / spec.epochs
+    )
+
+
+def _given_comparison(spec: JobSpec) -> float:
+    return 0.0 if spec.confirm is None or spec.confirm.seeds is None else float(comparison(spec.confirm))
+
+
+def comparison(confirm: ConfirmSpec) -> int:
+    """Trainings that a confirmation takes whose seeds are given."""
+    baselines = USUAL_BASELINES if confirm.baselines is None else tuple(confirm.baselines)
+    seeds = confirm.seeds or SEEDS
+    return (FINALISTS + len(baselines)) * seeds + sum(BASELINES[name].probes for name in baselines)
+
+
+def predict(spec: JobSpec, schema: Mapping[str, Any] | None = None) -> PredictedCost:
+    """Predicted cost of a job, in trainings of ``spec.epochs`` each.
 
     Args:
         spec: a valid spec.
         schema: JSON schema of the task's arguments, for the default of ``train_size``; None where unknown.
 
     Returns:
-        The ``Cost``.
+        The ``PredictedCost``.
 
     >>> predict(JobSpec(task="digits", args={"train_size": 1000}, batch_size=100)).steps
-    9000
+    1200
     """
-    size = _train_size(spec, schema)
-    iterations = None if size is None else max(1, size // spec.batch_size)
-    stages = trainings_of_stages(spec, iterations)
+    spec = planned(spec)
+    iterations = spec.iterations_per_epoch or _iterations(spec, schema)
+    length = None if iterations is None else TrainingLength(spec.epochs, iterations)
+    stages = trainings_of_stages(spec, length)
     trainings = sum(stages.values())
     epochs = trainings * spec.epochs
     steps = None if iterations is None else ceil(epochs * iterations)
     if steps is not None and spec.limits.max_steps is not None:
         steps = min(steps, spec.limits.max_steps)
-    return Cost(steps, iterations, epochs, trainings, stages)
+    return PredictedCost(steps, iterations, epochs, trainings, stages)
 
 
-def trainings_of_stages(spec: JobSpec, iterations: int | None) -> dict[str, float]:
-    """Trainings that each stage costs at most; ``iterations`` is an epoch's, None where it is not known."""
-    stages = {"range_test": (spec.range_test.epochs or spec.epochs) / spec.epochs, "search": 0.0, "confirm": 0.0}
-    if iterations is not None:
-        length = TrainingLength(spec.epochs, iterations)
-        stages["range_test"] = steps_of_test(length, spec.range_test) / length.steps
-    if spec.search is not None:
-        stages["search"] = spec.search.trials * (spec.search.epochs or spec.epochs) / spec.epochs
-    if spec.search is not None and spec.confirm is not None:
-        baselines = spec.confirm.baselines
-        probes = sum(BASELINES[name].probes for name in baselines)
-        stages["confirm"] = float((FINALISTS + len(baselines)) * spec.confirm.seeds + probes)
+def trainings_of_stages(spec: JobSpec, length: TrainingLength | None) -> dict[str, float]:
+    """Trainings that each stage costs at most; ``length`` None where the task does not tell it yet."""
+    spec = planned(spec)
+    assert spec.budget is not None
+    stages = {"range_test": range_test_share(spec, length), "search": _given_trials(spec), "confirm": 0.0}
+    if spec.search is None:
+        return stages
+    stages["confirm"] = _given_comparison(spec)
+    left = max(0.0, spec.budget - sum(stages.values()))
+    if spec.search.trials is None:
+        stages["search"] += left
+    elif spec.confirm is not None and stages["confirm"] == 0.0:
+        stages["confirm"] += left
     return stages
 
 
-def _train_size(spec: JobSpec, schema: Mapping[str, Any] | None) -> int | None:
-    """Training examples by ``args.train_size`` or its published default; None where neither is a count."""
+def _iterations(spec: JobSpec, schema: Mapping[str, Any] | None) -> int | None:
+    """By ``args.train_size`` or its published default, and the batch size; None where either is not told."""
     published = ((schema or {}).get("properties") or {}).get("train_size") or {}
     size = spec.args.get("train_size", published.get("default"))
-    if isinstance(size, int) and not isinstance(size, bool) and 0 < size <= _LARGEST_COUNT:
-        return size
+    if spec.mode == "managed" and isinstance(size, int) and not isinstance(size, bool) and 0 < size <= _LARGEST_COUNT:
+        return max(1, size // (spec.batch_size or USUAL_BATCH_SIZE))
     return None
+
+
+USUAL_BATCH_SIZE = 64
+"""Of a task that does not say another: ``clr.Task``'s own default."""

@@ -11,7 +11,8 @@ from clr.range_tests.bounds import Bounds
 from clr.range_tests.plan import RangeTest, range_test_plan
 from clr.run import Curve, Point, Run, fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
-from clr.spec import ConfirmSpec, RangeTestSpec, SearchSpec, checked
+from clr.spec import RangeTestSpec, SearchSpec, checked
+from clr.trials.baselines import USUAL_BASELINES
 from clr.trials.confirmation import confirm_plan, confirm_steps
 from clr.trials.study import Found, Search, best, create_study
 from clr.tuning.recommendation import Cost, Evidence, Recommendation, Source
@@ -91,7 +92,7 @@ def search(
     (trial_seed,) = fresh_seeds(seed, "search", 1)
     done: list[tuple[Candidate, float | None]] = []
     steps = 0
-    for _ in range(spec.trials):
+    for _ in range(spec.trials or trials):
         number, candidate = asking.ask()
         value, taken = _trial(task, candidate.run(trial_seed), partial(asking.should_prune, number))
         asking.tell(number, value)
@@ -142,8 +143,7 @@ def recommend(
         return result("range_test", None, tested.cost_steps)
     found = search(task, tested.bounds, epochs=epochs, trials=trials, seed=seed, **ranges)
     finalists = list(dict.fromkeys([found.best or first, first]))
-    spec = checked(ConfirmSpec, seeds=seeds)
-    confirmed = execute(task, confirm_plan(finalists, spec, length, seed, direction))
-    steps = tested.cost_steps + found.steps + confirm_steps(finalists, spec, length)
+    confirmed = execute(task, confirm_plan(finalists, seeds, USUAL_BASELINES, length, seed, direction))
+    steps = tested.cost_steps + found.steps + confirm_steps(finalists, seeds, USUAL_BASELINES, length)
     evidence = Evidence(metric, direction, epochs, seeds, confirmed.runs, confirmed.verdict)
     return result("confirm", confirmed.winner, steps, evidence=evidence, warnings=confirmed.warnings)

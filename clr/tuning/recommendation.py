@@ -19,13 +19,22 @@ Source = Literal["range_test", "search", "confirm"]
 TORCH_MODES = {"triangular": "triangular", "triangular2": "triangular2", "exp_range_amplitude": "exp_range"}
 """What torch calls the policies it has. Its exp_range is not the paper's."""
 
-SCHEDULE = ("base_lr", "max_lr", "ratio", "stepsize", "stepsize_multiplier", "gamma")
+SCHEDULE = (
+    "base_lr",
+    "max_lr",
+    "ratio",
+    "stepsize",
+    "step_size_up",
+    "step_size_down",
+    "stepsize_multiplier",
+    "gamma",
+)
 """What a recommendation takes over from a proposal; each is None without one."""
 
 PASTE = """\
 import {module}
 
-# clr: {policy} from {base_lr:.6g} to {max_lr:.6g}, stepsize {stepsize} ({confidence} confidence)
+# clr: {policy} from {base_lr:.6g} to {max_lr:.6g} ({confidence} confidence)
 scheduler = {function}(
     optimizer,
 {arguments}
@@ -72,6 +81,10 @@ class Cost:
 class Recommendation:
     """What to train with, how sure that is, and why. Rates are per optimizer step; stepsize is in steps.
 
+    ``stepsize`` is the mean of ``step_size_up`` and ``step_size_down``, the two halves of a cycle. ``optimizer`` and
+    ``batch_size`` are those that were trained with. ``alternatives`` are other schedules that were trained beside this
+    one, the best first: name, lr, mean and lines to paste.
+
     An inconclusive one has no bounds and no stepsize: None rather than a guess.
     """
 
@@ -81,6 +94,8 @@ class Recommendation:
     max_lr: float | None
     ratio: float | None
     stepsize: int | None
+    step_size_up: int | None
+    step_size_down: int | None
     stepsize_multiplier: float | None
     iterations_per_epoch: int
     gamma: float | None
@@ -90,6 +105,9 @@ class Recommendation:
     warnings: list[str] = field(default_factory=list)
     evidence: Evidence | None = None
     cost: Cost | None = None
+    optimizer: dict[str, Any] | None = None
+    batch_size: int | None = None
+    alternatives: list[dict[str, Any]] = field(default_factory=list)
     job_id: str | None = None
 
     @classmethod
@@ -124,8 +142,8 @@ class Recommendation:
         arguments = {
             "base_lr": self.base_lr,
             "max_lr": self.max_lr,
-            "step_size_up": self.stepsize,
-            "step_size_down": self.stepsize,
+            "step_size_up": self.step_size_up,
+            "step_size_down": self.step_size_down,
             "mode": TORCH_MODES[self.policy],
         }
         return arguments | ({"gamma": self.gamma} if self.gamma else {}) | {"cycle_momentum": False}
@@ -156,9 +174,16 @@ class Recommendation:
             )
         # By its name: the service reads this module without torch.
         torch_side = import_module("clr.schedules.torch_scheduler")
-        names = ("policy", "base_lr", "max_lr", "stepsize", "gamma")
-        made: LRScheduler = torch_side.scheduler(optimizer, **{name: getattr(self, name) for name in names})
+        made: LRScheduler = torch_side.scheduler(optimizer, **self._arguments)
         return made
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        """Those of ``clr.scheduler``; a falling half is named only where it is not as long as the rising one."""
+        down = None if self.step_size_down == self.step_size_up else self.step_size_down
+        named = {"policy": self.policy, "base_lr": self.base_lr, "max_lr": self.max_lr, "stepsize": self.step_size_up}
+        given = named | {"stepsize_down": down, "gamma": self.gamma}
+        return {name: value for name, value in given.items() if value is not None}
 
     def to_python(self) -> str:
         """Lines to paste below the line that makes ``optimizer``; comments alone where there are no bounds."""
@@ -168,8 +193,7 @@ class Recommendation:
             module, function, arguments = "torch", "torch.optim.lr_scheduler.CyclicLR", self.torch
         else:
             module, function = "clr", "clr.scheduler"
-            names = ("policy", "base_lr", "max_lr", "stepsize", "gamma")
-            arguments = {name: value for name in names if (value := getattr(self, name)) is not None}
+            arguments = self._arguments
         lines = "\n".join(f"    {name}={value!r}," for name, value in arguments.items())
         shown = {"module": module, "function": function, "arguments": lines, "cycle": 2 * self.stepsize}
         return PASTE.format(**asdict(self) | shown)

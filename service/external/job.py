@@ -67,8 +67,8 @@ class ExternalJob:
         search = self.spec.search
         if search is None:
             return "the job has no search: its spec says search = null"
-        if len(self.trials) >= search.trials:
-            return f"the search is over: all {search.trials} trials were handed out"
+        if len(self.trials) >= (search.trials or 20):
+            return f"the search is over: all {search.trials or 20} trials were handed out"
         return self.limit_reached()
 
     def limit_reached(self) -> str | None:
@@ -91,6 +91,7 @@ class ExternalJob:
             iterations_per_epoch=iterations_per_epoch,
             metric="metric",
             direction=direction,
+            trained_with=None,
             predicted_steps=max(1, round(self.job.steps + trials)),
         )
         self.refresh()
@@ -127,7 +128,7 @@ class ExternalJob:
         if reasons is None and present is not None:
             reasons = present.document["reasons"]
         document["reasons"] = list(reasons or document["reasons"])
-        recommendations.put(self.session, self.lease, document, task=self.spec.task, optimizer=self.spec.optimizer.name)
+        recommendations.put(self.session, self.lease, document, task=self.spec.task, optimizer=None)
 
     @property
     def seconds(self) -> float:
@@ -143,7 +144,7 @@ class ExternalJob:
 
     def conclude(self, warning: str | None = None) -> None:
         """End the job, and warn of the limit that struck."""
-        if self.spec.search is not None and len(self.trials) < self.spec.search.trials:
+        if self.spec.search is not None and len(self.trials) < (self.spec.search.trials or 20):
             warning = warning or self.limit_reached()
         if warning:
             self.recommend([f"{warning}; what was found until then is recommended"])

@@ -6,6 +6,7 @@ import yaml
 from fastapi import Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
 from clr.tuning.cost import trainings_of_stages
 from clr.tuning.recommendation import Recommendation
@@ -113,16 +114,15 @@ def _counts(tally: list[Tally]) -> dict[str, int]:
 
 def _stages(job: Job, tally: list[Tally]) -> list[Document]:
     """What each stage has cost, and was predicted to."""
-    trainings: dict[str, float] = {}
-    if job.mode == "managed":
-        trainings = trainings_of_stages(JobSpec.model_validate(job.spec), job.iterations_per_epoch)
-    one = round(job.spec["epochs"] * job.iterations_per_epoch) if job.iterations_per_epoch else None
+    spec = JobSpec.model_validate(job.spec)
+    length = TrainingLength(spec.epochs, job.iterations_per_epoch) if job.iterations_per_epoch else None
+    trainings = trainings_of_stages(spec, length)
     return [
         {
             "name": stage,
             "runs": sum(row.runs for row in tally if row.stage == stage),
             "steps": sum(row.steps for row in tally if row.stage == stage),
-            "predicted": round(trainings[stage] * one) if one and stage in trainings else None,
+            "predicted": None if length is None else round(trainings[stage] * length.steps),
         }
         for stage in STAGES
     ]

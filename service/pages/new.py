@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from clr.errors import InvalidArgument, broken_rules
 from clr.spec import JobSpec
-from clr.tuning.cost import Cost, predict
+from clr.tuning.cost import PredictedCost, predict
 from service import submission
 from service.pages.form import MISSING, Field, Sent, document, field, held
 from service.pages.page import page_router, render
@@ -124,8 +124,6 @@ class _Form:
         """The document to submit: what differs from the defaults."""
         given = {key: document(one, sent) for key, one in self.fields.items() if one is not None}
         shown = {key: value for key, value in given.items() if value is not MISSING}
-        if shown.get("optimizer") == {"name": "SGD"}:
-            del shown["optimizer"]
         return {"task": self.task} | shown
 
     def render(
@@ -171,7 +169,7 @@ class _Form:
                 above.append(error)
         return beside, above
 
-    def _cost(self, body: dict[str, Any]) -> Cost:
+    def _cost(self, body: dict[str, Any]) -> PredictedCost:
         published = self.tasks.get(self.task)
         return predict(JobSpec.model_validate(body), published.schema if published else None)
 

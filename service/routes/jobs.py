@@ -87,7 +87,6 @@ def submit(
             spec=document,
             name=spec.name,
             task=spec.task,
-            optimizer=spec.optimizer.name,
             mode=spec.mode,
             priority=spec.priority,
             idempotency_key=idempotency_key,

@@ -44,7 +44,6 @@ def submit(
     spec: dict[str, Any],
     name: str,
     task: str,
-    optimizer: str,
     mode: str = "managed",
     priority: int = 0,
     idempotency_key: str | None = None,
@@ -69,7 +68,6 @@ def submit(
                 spec=spec,
                 name=name,
                 task=task,
-                optimizer=optimizer,
                 mode=mode,
                 priority=priority,
                 idempotency_key=idempotency_key,
@@ -227,11 +225,12 @@ def describe(
     iterations_per_epoch: int,
     metric: str,
     direction: str,
+    trained_with: dict[str, Any] | None,
     predicted_steps: int | None,
 ) -> None:
     """Record what is known of the task once it is loaded."""
     known = {"iterations_per_epoch": iterations_per_epoch, "metric": metric, "direction": direction}
-    fence(session, lease, **known, predicted_steps=predicted_steps)
+    fence(session, lease, **known, trained_with=trained_with, predicted_steps=predicted_steps)
 
 
 def progress(session: Session, lease: Lease, *, stage: str, progress: float, steps: int) -> None:

@@ -25,7 +25,6 @@ class Job(Base):
     mode: Mapped[str]
     name: Mapped[str]
     task: Mapped[str]
-    optimizer: Mapped[str]
     priority: Mapped[int] = mapped_column()
     state: Mapped[str] = mapped_column(default="queued")
     stage: Mapped[str | None]
@@ -36,6 +35,7 @@ class Job(Base):
     iterations_per_epoch: Mapped[int | None] = mapped_column(BigInteger)
     metric: Mapped[str | None]
     direction: Mapped[str | None]
+    trained_with: Mapped[dict[str, Any] | None]  # optimizer and batch size
     range_test: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
@@ -122,7 +122,7 @@ class RecommendationRow(Base):
     job_id: Mapped[str] = _job_id()
     source: Mapped[str]
     task: Mapped[str]
-    optimizer: Mapped[str]
+    optimizer: Mapped[str | None]
     document: Mapped[dict[str, Any]]
     updated_at: Mapped[datetime]
 

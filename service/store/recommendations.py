@@ -1,6 +1,6 @@
 """Recommendations: the present one of each job."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -24,7 +24,7 @@ WARM_STARTS = 3
 """Earlier recommendations that a search begins with at most: it has five schedules of its own to begin with."""
 
 
-def put(session: Session, lease: Lease, document: dict[str, Any], *, task: str, optimizer: str) -> None:
+def put(session: Session, lease: Lease, document: dict[str, Any], *, task: str, optimizer: str | None) -> None:
     """Store the job's recommendation in the place of an earlier one."""
     fence(session, lease)
     upsert(
@@ -39,6 +39,11 @@ def put(session: Session, lease: Lease, document: dict[str, Any], *, task: str, 
         updated_at=now(),
     )
     events.emit(session, lease.job_id, "recommendation", document)
+
+
+def optimizer_of(trained_with: Mapping[str, Any] | None) -> str | None:
+    """Name of the optimizer that was trained with, where it is known."""
+    return None if trained_with is None else (trained_with.get("optimizer") or {}).get("name")
 
 
 def get(session: Session, job_id: str) -> RecommendationRow | None:
@@ -74,10 +79,11 @@ def page(
 def alike(session: Session, job_id: str) -> list[dict[str, Any]]:
     """What the newest finished jobs found by a search for the same training."""
     job = jobs.get(session, job_id)
+    used = optimizer_of(job.trained_with)
     query = (
         select(RecommendationRow.document, Job.spec)
         .join(Job, Job.id == RecommendationRow.job_id)
-        .where(RecommendationRow.task == job.task, RecommendationRow.optimizer == job.optimizer)
+        .where(RecommendationRow.task == job.task, RecommendationRow.optimizer == used)
         .where(RecommendationRow.source != "range_test", Job.id != job_id, Job.state.in_(FINISHED))
         .order_by(RecommendationRow.job_id.desc())
         .limit(LOOKED_AT)

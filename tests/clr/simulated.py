@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from clr.run import Curve, Plan, Result, Run
-from clr.schedules.policies import schedule
+from clr.schedules.cycles import rate_of
 
 EDGE_OF_STABILITY = 2.0
 """Of gradient descent in the bowl: 2 over its largest curvature, 1."""
@@ -74,5 +74,5 @@ def losses_of(loss: Callable[[int, np.random.Generator], float]) -> Simulate:
 
 
 def rates_of(run: Run) -> list[float]:
-    rate = schedule(run.policy, base_lr=run.base_lr, max_lr=run.max_lr, stepsize=run.stepsize, gamma=run.gamma)
+    rate = rate_of(run)
     return [rate(step) for step in range(run.steps)]

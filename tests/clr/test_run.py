@@ -5,7 +5,7 @@ import pytest
 
 from clr.run import Curve, Point, Run, fresh_seeds
 
-RUN = Run(policy="exp_range", base_lr=0.01, max_lr=0.1, stepsize=5, steps=20, seed=3, evaluate_every=10, gamma=0.9)
+RUN = Run(policy="exp_range", base_lr=0.01, max_lr=0.1, step_size_up=5, steps=20, seed=3, evaluate_every=10, gamma=0.9)
 
 
 def test_a_run_survives_json() -> None:

@@ -21,7 +21,8 @@ def test_a_posted_job_ends_in_a_recommendation_whose_bytes_train(url: str) -> No
         assert found["source"] == "confirm"
         assert found["evidence"]["runs"][0]["name"] == "recommended"
         rates = train_with(curl.get(f"{path}/recommendation", params={"format": "python"}).text, 2 * found["stepsize"])
-        rate = schedule("triangular", **{name: found[name] for name in ("base_lr", "max_lr", "stepsize")})
+        bounds = {"base_lr": found["base_lr"], "max_lr": found["max_lr"]}
+        rate = schedule("triangular", **bounds, stepsize=found["step_size_up"], stepsize_down=found["step_size_down"])
         assert rates == pytest.approx([rate(step) for step in range(2 * found["stepsize"])], rel=1e-6)
         assert curl.get(f"{path}/range-test.png").content.startswith(b"\x89PNG")
         assert curl.get(f"{path}/range-test", headers={"Accept": "text/csv"}).text.startswith("lr,loss,metric,seed")

@@ -208,6 +208,8 @@ def recommendation() -> dict[str, Any]:
         **bounds,
         "ratio": 6.0,
         "stepsize": 75,
+        "step_size_up": 45,
+        "step_size_down": 105,
         "stepsize_multiplier": 5.0,
         "iterations_per_epoch": 15,
         "gamma": None,

@@ -39,6 +39,8 @@ FOUND = {
     "max_lr": 0.1,
     "ratio": 10.0,
     "stepsize": 100,
+    "step_size_up": 100,
+    "step_size_down": 100,
     "stepsize_multiplier": 5.0,
     "iterations_per_epoch": 20,
     "gamma": None,

@@ -163,7 +163,7 @@ def test_a_long_curve_is_thinned_and_runs_that_are_no_ramps_are_left_out() -> No
 
 
 def test_a_range_test_draws_itself() -> None:
-    run = Run(policy="exponential_ramp", base_lr=0.01, max_lr=1, stepsize=3, steps=3, seed=0, evaluate_every=3)
+    run = Run(policy="exponential_ramp", base_lr=0.01, max_lr=1, step_size_up=3, steps=3, seed=0, evaluate_every=3)
     curve = Curve([0.01, 0.1, 1.0], [2.0, 1.0, math.inf], [3], [0.4], diverged=True)
     bounds = Bounds(0.01, 0.1, {"base_lr": (0.01, 0.02), "max_lr": (0.1, 0.2)}, "low")
     chart = RangeTest(bounds, [(run, curve)], {"lr": [0.01, 0.1], "loss": [2.0, 1.0]}).chart()

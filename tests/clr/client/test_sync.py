@@ -35,6 +35,8 @@ FOUND = {
     "max_lr": 0.1,
     "ratio": 10.0,
     "stepsize": 100,
+    "step_size_up": 100,
+    "step_size_down": 100,
     "stepsize_multiplier": 5.0,
     "iterations_per_epoch": 20,
     "gamma": None,
@@ -465,7 +467,7 @@ def test_an_external_job_is_trained_by_ask_report_and_tell(client: Client) -> No
     job = external(client)
     trial = job.ask()
     shape = trial.document
-    assert [trial.lr(step) for step in (0, shape["stepsize"], trial.steps)] == pytest.approx(
+    assert [trial.lr(step) for step in (0, shape["step_size_up"], trial.steps)] == pytest.approx(
         [shape["base_lr"], shape["max_lr"], shape["base_lr"]]
     )
     assert trial.report(20, 0.5) is False

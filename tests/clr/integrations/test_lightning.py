@@ -121,7 +121,7 @@ def test_a_module_is_tested_and_then_trained_under_the_recommended_schedule(
     rates, fitted = Rates(), trainer(tmp_path)
     fitted.callbacks += [CyclicSchedule(found), rates]
     fitted.fit(Digits(), loader(), DataLoader(VAL, batch_size=600))
-    rate = schedule("triangular", base_lr=found.base_lr, max_lr=found.max_lr, stepsize=76)
+    rate = schedule("triangular", base_lr=found.base_lr, max_lr=found.max_lr, stepsize=46, stepsize_down=106)
     assert rates.seen == pytest.approx([rate(step) for step in range(152)])
     assert fitted.callback_metrics["val_accuracy"] > 0.9
 
@@ -137,7 +137,7 @@ def test_a_training_goes_on_from_lightnings_own_checkpoint_at_the_step_of_the_sc
     first.save_checkpoint(tmp_path / "half.ckpt")
     second = trainer(tmp_path, max_epochs=3, callbacks=[CyclicSchedule(found), rates])
     second.fit(Digits(), loader(), ckpt_path=tmp_path / "half.ckpt")
-    rate = schedule("triangular", base_lr=found.base_lr, max_lr=found.max_lr, stepsize=76)
+    rate = schedule("triangular", base_lr=found.base_lr, max_lr=found.max_lr, stepsize=46, stepsize_down=106)
     assert rates.seen == pytest.approx([rate(step) for step in range(38, 57)])
 
 

@@ -57,7 +57,7 @@ def test_a_trainer_is_tested_left_as_it_was_and_then_trains_under_the_recommende
     install(trainer, found)
     trainer.add_callback(rates)
     trainer.train()
-    rate = schedule("triangular", base_lr=found.base_lr, max_lr=found.max_lr, stepsize=70)
+    rate = schedule("triangular", base_lr=found.base_lr, max_lr=found.max_lr, stepsize=42, stepsize_down=98)
     assert rates.seen == pytest.approx([rate(step) for step in range(140)])
     assert trainer.evaluate()["eval_loss"] < 0.6 * untrained
 

@@ -59,7 +59,7 @@ def trained(steps: int, max_lr: float) -> float:
             policy="triangular",
             base_lr=max_lr / RATIO,
             max_lr=max_lr,
-            stepsize=steps // 2,
+            step_size_up=steps // 2,
             steps=steps,
             seed=seed,
             evaluate_every=steps,

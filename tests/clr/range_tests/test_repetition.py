@@ -45,7 +45,7 @@ def test_the_runs_are_ramps_over_the_bracket_then_around_its_edge_then_triangles
     assert [run.max_lr / run.base_lr for run in proofs] == pytest.approx([RATIO] * 3)
     steps = [math.log(high / low) for low, high in pairwise(sorted(run.max_lr for run in proofs))]
     assert steps == pytest.approx([STEP] * 2)
-    assert all(2 * run.stepsize == run.steps for run in proofs), "a proof is one whole cycle"
+    assert all(2 * run.step_size_up == run.steps for run in proofs), "a proof is one whole cycle"
 
 
 def test_every_ramp_has_a_seed_of_its_own_and_the_proofs_share_one() -> None:

@@ -18,7 +18,7 @@ from clr.training.task import Task
 
 
 def finite_losses(trained: Task) -> list[float]:
-    run = Run(policy="fixed", base_lr=1e-4, max_lr=1e-4, stepsize=1, steps=3, seed=0, evaluate_every=3)
+    run = Run(policy="fixed", base_lr=1e-4, max_lr=1e-4, step_size_up=1, steps=3, seed=0, evaluate_every=3)
     (point,) = train(replace(trained, device="cpu"), run)
     assert point.metric is not None
     assert 0 <= point.metric <= 1

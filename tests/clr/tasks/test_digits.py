@@ -21,7 +21,9 @@ def test_digits_has_1197_examples_to_train_on_and_600_others() -> None:
 
 
 def test_digits_are_learnt() -> None:
-    run = Run(policy="triangular", base_lr=0.01, max_lr=0.2, stepsize=18 * 2, steps=18 * 4, seed=0, evaluate_every=72)
+    run = Run(
+        policy="triangular", base_lr=0.01, max_lr=0.2, step_size_up=18 * 2, steps=18 * 4, seed=0, evaluate_every=72
+    )
     (point,) = train(replace(load_task("digits"), device="cpu"), run)
     assert point.metric is not None
     assert point.metric > 0.93

@@ -37,7 +37,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_digits_in_folders_are_learnt(digits: Path) -> None:
     task = replace(load_task("image-folder", data=str(digits), size=8), device="cpu")
     assert (len(task.train[0]), len(task.val[0])) == (480, 120)
-    run = Run(policy="triangular", base_lr=0.01, max_lr=0.1, stepsize=42, steps=84, seed=0, evaluate_every=84)
+    run = Run(policy="triangular", base_lr=0.01, max_lr=0.1, step_size_up=42, steps=84, seed=0, evaluate_every=84)
     assert curve_of(task, run).value > 0.9
 
 
@@ -73,7 +73,7 @@ def test_pictures_too_many_for_memory_are_read_as_they_are_needed(
     task = replace(load_task("image-folder", data=str(digits), size=8), device="cpu")
     image_folder._load.cache_clear()
     assert isinstance(task.train, pictures.Pictures)
-    run = Run(policy="triangular", base_lr=0.02, max_lr=0.2, stepsize=21, steps=42, seed=0, evaluate_every=42)
+    run = Run(policy="triangular", base_lr=0.02, max_lr=0.2, step_size_up=21, steps=42, seed=0, evaluate_every=42)
     assert curve_of(task, run).value > 0.8
 
 

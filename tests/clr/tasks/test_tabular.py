@@ -37,7 +37,7 @@ def text(folder: Path, content: str) -> Path:
 
 
 def trained(task: Task) -> float:
-    run = Run(policy="triangular", base_lr=0.005, max_lr=0.05, stepsize=60, steps=120, seed=0, evaluate_every=120)
+    run = Run(policy="triangular", base_lr=0.005, max_lr=0.05, step_size_up=60, steps=120, seed=0, evaluate_every=120)
     value = curve_of(task, run).value
     assert value is not None
     return value

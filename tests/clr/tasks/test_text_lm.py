@@ -35,7 +35,7 @@ def test_a_text_is_learnt_better_than_by_counting_its_bytes(text: Path) -> None:
     assert task.score[:2] == ("loss", "minimize")
     counts = torch.bincount(task.train[1].flatten(), minlength=256) + 0.5
     by_counting = -(counts / counts.sum()).log()[task.val[1].long()].mean().item()
-    run = Run(policy="triangular", base_lr=0.001, max_lr=0.01, stepsize=125, steps=250, seed=0, evaluate_every=250)
+    run = Run(policy="triangular", base_lr=0.001, max_lr=0.01, step_size_up=125, steps=250, seed=0, evaluate_every=250)
     curve = curve_of(task, run)
     assert curve.loss[0] == pytest.approx(math.log(256), rel=0.05)
     assert curve.value < 0.93 * by_counting

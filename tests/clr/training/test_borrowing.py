@@ -20,7 +20,7 @@ from clr.training.loop import curve_of
 
 X = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
 Y = (X @ torch.randn(4, 3, generator=torch.Generator().manual_seed(1))).argmax(1)
-RUN = Run(policy="triangular", base_lr=0.01, max_lr=0.1, stepsize=10, steps=20, seed=0, evaluate_every=5)
+RUN = Run(policy="triangular", base_lr=0.01, max_lr=0.1, step_size_up=10, steps=20, seed=0, evaluate_every=5)
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
 

@@ -18,7 +18,9 @@ from clr.training.task import Task, optimizer
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
 Y = (X @ torch.randn(4, 3, generator=torch.Generator().manual_seed(1))).argmax(1)
-RUN = Run(policy="triangular", base_lr=0.01, max_lr=0.1, stepsize=20, steps=80, seed=5, evaluate_every=20, explode=9.0)
+RUN = Run(
+    policy="triangular", base_lr=0.01, max_lr=0.1, step_size_up=20, steps=80, seed=5, evaluate_every=20, explode=9.0
+)
 
 
 class Restless(nn.Module):

@@ -45,7 +45,7 @@ def make(**changes: Any) -> Task:
 
 
 def a_run(**changes: Any) -> Run:
-    fields: dict[str, Any] = {"policy": "triangular", "base_lr": 0.01, "max_lr": 0.1, "stepsize": 10, "steps": 20}
+    fields: dict[str, Any] = {"policy": "triangular", "base_lr": 0.01, "max_lr": 0.1, "step_size_up": 10, "steps": 20}
     return Run(**fields | {"seed": 0, "evaluate_every": 5} | changes)
 
 
@@ -195,7 +195,7 @@ def test_the_optimizer_has_the_policys_rate_at_each_update() -> None:
 def test_a_run_equals_a_plain_torch_loop_under_cyclic_lr_bit_for_bit() -> None:
     kept = Kept(noisy)
     # Powers of two, in which torch's formula for the triangle and this one's round alike.
-    run = a_run(base_lr=2**-6, max_lr=2**-3, stepsize=16, steps=64, evaluate_every=64, seed=5)
+    run = a_run(base_lr=2**-6, max_lr=2**-3, step_size_up=16, steps=64, evaluate_every=64, seed=5)
     curve = curve_of(make(model=kept), run)
 
     torch.manual_seed(5)
@@ -362,7 +362,7 @@ def test_mixed_precision_trains_close_to_full_precision(precision: Any, dtype: t
         dtypes.add(output.dtype)
         return output, batch[1]
 
-    run = a_run(steps=80, stepsize=40, evaluate_every=40)
+    run = a_run(steps=80, step_size_up=40, evaluate_every=40)
     full = curve_of(make(model=plain, val=VAL), run)
     mixed = curve_of(make(model=plain, val=VAL, precision=precision, forward=forward), run)
     assert dtypes == {dtype}
@@ -408,9 +408,9 @@ class Own(nn.Module):
 
 def test_mappings_train_a_model_that_computes_its_own_loss() -> None:
     task = Task(model=Own, train={"inputs": X, "labels": Y}, val={"inputs": X, "labels": Y}, batch_size=8, device="cpu")
-    curve = curve_of(task, a_run(steps=64, stepsize=32))
+    curve = curve_of(task, a_run(steps=64, step_size_up=32))
     assert curve.metric[-1] < curve.metric[0]
-    assert curve.loss == curve_of(make(model=plain), a_run(steps=64, stepsize=32)).loss
+    assert curve.loss == curve_of(make(model=plain), a_run(steps=64, step_size_up=32)).loss
 
 
 def test_a_loader_of_the_callers_own_is_shuffled_by_the_runs_seed() -> None:
@@ -426,7 +426,7 @@ def test_a_loader_of_the_callers_own_is_shuffled_by_the_runs_seed() -> None:
 
 def test_a_dataset_is_trained_on_and_scored() -> None:
     data = TensorDataset(X, Y)
-    curve = curve_of(make(model=plain, train=data, val=data, metric="accuracy"), a_run(steps=64, stepsize=32))
+    curve = curve_of(make(model=plain, train=data, val=data, metric="accuracy"), a_run(steps=64, step_size_up=32))
     assert curve.metric[-1] > 0.6
 
 
@@ -451,7 +451,7 @@ def test_training_goes_no_further_than_it_is_pulled() -> None:
     assert next(batches) - 1 == 10
 
 
-@pytest.mark.parametrize("field", ["steps", "stepsize", "evaluate_every"])
+@pytest.mark.parametrize("field", ["steps", "step_size_up", "evaluate_every"])
 def test_a_run_of_no_steps_is_refused(field: str) -> None:
     with pytest.raises(InvalidArgument, match=f"{field}: must be at least 1, but got 0"):
         next(train(make(), a_run(**{field: 0})))

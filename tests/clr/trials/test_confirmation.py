@@ -83,7 +83,7 @@ def test_baselines_are_the_textbooks() -> None:
     by_name = {run.policy: run for run in probes if run.max_lr == 0.1}
     lows = {name: run.base_lr for name, run in by_name.items()}
     assert lows == {"fixed": 0.1, "one_cycle": 0.1 / 25, "cosine": 0.0}
-    assert {2 * run.stepsize for run in probes} == {2000}
+    assert {2 * run.step_size_up for run in probes} == {2000}
 
 
 def test_seeds_are_fresh_and_the_same_for_all() -> None:

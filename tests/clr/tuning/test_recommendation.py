@@ -21,7 +21,18 @@ BUDGET = TrainingLength(4, 10)
 RUNS = [{"name": "recommended", "mean": 0.9, "std": 0.01}, {"name": "fixed", "lr": 0.1, "mean": 0.8, "std": 0.02}]
 
 CONTRACT = [
-    *("job_id", "source", "policy", "base_lr", "max_lr", "ratio", "stepsize", "stepsize_multiplier"),
+    *(
+        "job_id",
+        "source",
+        "policy",
+        "base_lr",
+        "max_lr",
+        "ratio",
+        "stepsize",
+        "step_size_up",
+        "step_size_down",
+        "stepsize_multiplier",
+    ),
     *("iterations_per_epoch", "gamma", "interval", "confidence", "reasons", "warnings", "evidence", "cost", "torch"),
 ]
 """The fields of a recommendation; gamma is there for the policies that decay."""
