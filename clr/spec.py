@@ -5,6 +5,7 @@ everywhere. Unknown fields are errors.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -66,6 +67,15 @@ def checked(kind: type[Spec], **fields: Any) -> Spec:
         return kind(**fields)
     except ValidationError as error:
         raise broken_rules(error.errors(), fields) from None
+
+
+def is_within(module: str, modules: Iterable[str]) -> bool:
+    """Whether ``module`` is one of ``modules`` or lies below one.
+
+    >>> [is_within(name, ["mine"]) for name in ("mine", "mine.tasks", "miner")]
+    [True, True, False]
+    """
+    return any(f"{module}.".startswith(f"{one}.") for one in modules)
 
 
 class _SGDArgs(_Strict):

@@ -17,6 +17,8 @@ umask 077
 token=$(mktemp "$HOME/.clr-ray-token.XXXXXX") # a folder that all nodes share
 trap 'rm -f "$token"' EXIT
 openssl rand -hex 32 > "$token"
+database=$CLR_DATABASE_URL
+unset CLR_DATABASE_URL # what trains has the environment that Ray is started with
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$token" CLR_RAY_ADDRESS="$head:$port"
 
 on() { srun --overlap --nodes="$1" --ntasks="$1" "${@:2}"; }
@@ -28,7 +30,7 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
     on $((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" $ray --address="$head:$port" --block &
 fi
 
-srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" clr worker & # on the head, whose runtime it joins
+CLR_DATABASE_URL=$database on 1 --nodelist="$head" clr worker & # on the head, whose runtime it joins
 worker=$!
 trap 'kill -TERM $worker 2> /dev/null; wait $worker' TERM
 wait $worker

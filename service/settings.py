@@ -1,11 +1,28 @@
 """Settings: the environment's variables that begin with ``CLR_``, and their defaults."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
+
+
+def _split(separator: str) -> BeforeValidator:
+    """A list as the environment writes it."""
+
+    def parts(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return [part for one in value.split(separator) if (part := one.strip())]
+
+    return BeforeValidator(parts)
+
+
+Folders = Annotated[tuple[Annotated[Path, AfterValidator(Path.expanduser)], ...], NoDecode, _split(os.pathsep)]
+Modules = Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")], ...], NoDecode, _split(",")]
+Variables = Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*\*?$")], ...], NoDecode, _split(",")]
 
 
 class Settings(BaseSettings):
@@ -22,6 +39,17 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address the API binds to")
     port: int = Field(8000, ge=0, le=65535, description="port the API binds to")
     ray_address: str | None = Field(None, description="address of a Ray cluster; unset: Ray embedded in the worker")
+    data: Folders | None = Field(
+        None,
+        description="folders that paths in jobs' arguments may lie in, separated by `:`; unset: `data` in home, and "
+        "for jobs that came without a token, to a service that has none, all that the worker may read",
+    )
+    task_modules: Modules = Field(
+        (), description="modules whose functions jobs may name as task, as `module:function`; each with all below it"
+    )
+    task_env: Variables = Field(
+        (), description="variables that the processes that train see besides the usual ones; `*` for any end"
+    )
     allow_code: bool = Field(False, description="whether code may be uploaded, and workers run it")
     code_limit: int = Field(16 * 2**20, ge=1, description="bytes an uploaded zip of code may have")
     code_requirements: Literal["refuse", "ignore", "install"] = Field(
@@ -46,6 +74,14 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field("text", description="lines for people, or a JSON object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+
+    def reach(self, submitted_by: str | None) -> dict[str, list[str]]:
+        """What a job may name, by the token it came with: the ``folders`` of its paths, and ``modules``."""
+        folders = self.data
+        if folders is None:
+            # Without a token it came over loopback, from who may read as much as this process.
+            folders = (self.home / "data", *(() if submitted_by else (Path.cwd(), Path("/"))))
+        return {"folders": [str(folder.absolute()) for folder in folders], "modules": list(self.task_modules)}
 
     @model_validator(mode="after")
     def _password_from_its_file(self) -> Self:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -13,7 +13,7 @@ from jsonschema.validators import extend
 from sqlalchemy.orm import Session
 
 from clr.errors import InvalidArgument, InvalidArguments
-from clr.spec import JobSpec
+from clr.spec import JobSpec, is_within
 from service.store import code, workers
 
 _Validator = extend(  # to JSON schema 3.0 is an integer; to a task's annotations it is not, nor is true
@@ -46,9 +46,15 @@ class Schemas:
 
 
 def check(
-    session: Session, spec: JobSpec, schema_of: Callable[[Session, str], Schema | None] = workers.schema
+    session: Session,
+    spec: JobSpec,
+    modules: Sequence[str],
+    schema_of: Callable[[Session, str], Schema | None] = workers.schema,
 ) -> Schema | None:
-    """Refuse a spec that breaks a rule; the JSON schema of its task's arguments, where one is published."""
+    """Refuse a spec that breaks a rule; the JSON schema of its task's arguments, where one is published.
+
+    ``modules``: those of whose functions a job may name one as its task.
+    """
     errors = [error for field in ("task", "name", "args") for error in _unstorable(getattr(spec, field), field)]
     if errors:
         raise InvalidArguments(errors)
@@ -57,13 +63,15 @@ def check(
     if spec.code is not None and code.find(session, spec.code) is None:
         rule = f"must be the digest of uploaded code: PUT /v1/code/{spec.code} first"
         raise InvalidArgument("code", rule, spec.code)
-    if ":" in spec.task:
-        return None  # found by the worker that runs it
+    if spec.code is not None:
+        return None  # its task is found by the worker that runs it
+    if ":" in spec.task and is_within(spec.task.partition(":")[0], modules):
+        return None
     schema = schema_of(session, spec.task)
     if schema is None:
-        if not workers.alive(session):
+        if ":" not in spec.task and not workers.alive(session):
             return None  # nobody is there yet to say what there is: as above
-        raise _unknown_task(session, spec.task)
+        raise _unknown_task(session, spec.task, modules)
     errors = list({error.field: error for error in _argument_errors(spec, schema)}.values())
     if errors:
         raise InvalidArguments(errors)
@@ -91,9 +99,13 @@ def _unstorable(value: Any, field: str) -> Iterator[InvalidArgument]:
         yield InvalidArgument(field, "must hold neither NUL characters nor lone surrogates", value)
 
 
-def _unknown_task(session: Session, name: str) -> InvalidArgument:
+def _unknown_task(session: Session, name: str, modules: Sequence[str]) -> InvalidArgument:
     known = ", ".join(sorted(task.name for task in workers.tasks(session))) or "none"
-    return InvalidArgument("task", f"must be a published task ({known}) or module:function", name)
+    rule = f"must be a published task ({known})"
+    if ":" in name:
+        allowed = ", ".join(modules) or "none"
+        rule += f" or module:function of a module that the operator allows in CLR_TASK_MODULES ({allowed})"
+    return InvalidArgument("task", rule, name)
 
 
 def _argument_errors(spec: JobSpec, schema: Schema) -> Iterator[InvalidArgument]:

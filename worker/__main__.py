@@ -30,7 +30,7 @@ def main() -> int:
         worker = Worker(settings, database, stopping)
         worker.publish({})  # jobs can be accepted while Ray starts
         sweep(settings.checkpoints)
-        engine = Engine(settings.ray_address, settings.home, settings.cpus)
+        engine = Engine(settings.ray_address, settings.home, settings.cpus, settings.task_env)
         try:
             engine.warm()
             worker.work(engine)

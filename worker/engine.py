@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from clr.errors import ClrError
-from worker import remote
+from worker import environment, remote
 from worker.errors import LostRun, RunFailed
 
 Bundle = dict[str, Any]
@@ -40,21 +40,23 @@ class Engine:
         address: of a cluster; None starts Ray inside this process's group.
         home: folder for Ray's session files.
         cpus: of the embedded runtime; None: all there are.
+        variables: of the environment that its processes see besides the usual ones.
     """
 
-    def __init__(self, address: str | None, home: Path, cpus: int | None = None) -> None:
+    def __init__(self, address: str | None, home: Path, cpus: int | None = None, variables: Sequence[str] = ()) -> None:
         self._code_folder = "~/.clr/code" if address else str(home / "code")
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if address:
             ray.init(address=address, **quiet)
         else:
-            ray.init(
-                num_cpus=cpus or os.cpu_count(),
-                include_dashboard=False,
-                _temp_dir=str(session_folder(home)),
-                **quiet,
-            )
+            with environment.shared(variables):
+                ray.init(
+                    num_cpus=cpus or os.cpu_count(),
+                    include_dashboard=False,
+                    _temp_dir=str(session_folder(home)),
+                    **quiet,
+                )
         for number, handler in handlers.items():  # ray.init replaces SIGTERM's with sys.exit
             signal.signal(number, handler)
 
@@ -163,7 +165,7 @@ def _get(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        told = isinstance(error.cause, ClrError)  # in a sentence, made for people
+        told = isinstance(error.cause, ClrError)  # the sentence alone: a traceback may quote what was read
         raise RunFailed(str(error.cause) if told else last_lines(str(error))) from None
     except RayError as error:
         raise LostRun(f"{type(error).__name__}: {error}") from None

@@ -57,7 +57,8 @@ class JobDriver:
             lease,
             lease_s=settings.lease_s,
             stopping=stopping,
-            trainee=self.spec.model_dump(include={"task", "args", "optimizer", "batch_size"}, mode="json"),
+            trainee=self.spec.model_dump(include={"task", "args", "optimizer", "batch_size"}, mode="json")
+            | {"reach": settings.reach(job.submitted_by)},
             resources=self.spec.resources.model_dump() | {"gpus": self.spec.resources.gpus or 0},
             spent=job.steps,
             max_steps=limits.max_steps,

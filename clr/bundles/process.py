@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 
 from clr.bundles.archive import InvalidBundle, unpack
@@ -23,7 +24,8 @@ def load_from(bundle: str, data: bytes | None, folder: Path, policy: Policy, tra
         data: its bytes; None where this machine has unpacked it before.
         folder: where this machine keeps bundles.
         policy: what becomes of a ``requirements.txt``.
-        trainee: the task ``module:function``, its arguments, optimizer and batch size.
+        trainee: the task ``module:function``, which must be the bundle's own; its arguments, whose paths may lie in
+            the bundle too; its optimizer and batch size.
 
     Raises:
         BrokenTask: the bundle or its code is at fault; the message names the user's file and line.
@@ -31,8 +33,9 @@ def load_from(bundle: str, data: bytes | None, folder: Path, policy: Policy, tra
     root = folder.resolve() / bundle
     if str(root) not in sys.path:
         _enter(root, data, policy)
+    folders = trainee["reach"]["folders"] if trainee["reach"] else ["/"]
     try:
-        return load(trainee)
+        return load(trainee | {"reach": {"folders": [str(root), *folders], "modules": _own_modules(root)}})
     except (Exception, SystemExit) as error:
         raise BrokenTask(_sentence(error, root, trainee["task"])) from error
 
@@ -55,6 +58,17 @@ def _check_names(root: Path) -> None:
     for path in root.iterdir():
         if path.stem in sys.modules and (path.suffix == ".py" or (path / "__init__.py").exists()):
             raise BrokenTask(f"code: {path.name} has the name of a module that clr itself uses; rename it")
+
+
+def _own_modules(root: Path) -> list[str]:
+    """What an import at the top level finds in the bundle itself. Nothing is imported to know it."""
+    return sorted(name for path in root.iterdir() if (name := path.stem).isidentifier() and _is_own(root, name))
+
+
+def _is_own(root: Path, name: str) -> bool:
+    spec = find_spec(name)
+    places = [] if spec is None else list(spec.submodule_search_locations or []) or [str(spec.origin)]
+    return bool(places) and all(Path(place).is_relative_to(root) for place in places)
 
 
 def _sentence(error: BaseException, root: Path, task: str) -> str:

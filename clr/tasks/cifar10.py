@@ -22,8 +22,8 @@ Examples = tuple[Tensor, Tensor]
 @task("cifar10")
 def cifar10(
     data: Annotated[
-        str, Field(description="folder of the binary or python batches, or of train/<class>/ and test/<class>/")
-    ] = "data/cifar10",
+        Path, Field(description="folder of the binary or python batches, or of train/<class>/ and test/<class>/")
+    ] = Path("data/cifar10"),
     train_size: Annotated[int, Field(ge=1, le=50_000, description="training examples, a fixed choice")] = 50_000,
     val_size: Annotated[int, Field(ge=1, le=10_000, description="test examples, a fixed choice")] = 10_000,
     network: Literal["cifar10_full", "cifar10_quick"] = "cifar10_full",
@@ -33,7 +33,7 @@ def cifar10(
     ``data`` is a folder with the official binary or python batches, or with one folder of PNG or JPEG images per
     class below train/ and test/. The pixels keep their scale of 0 to 255, less the training images' mean.
     """
-    train, val, mean = _load(str(Path(data).resolve()), train_size, val_size)
+    train, val, mean = _load(str(data.resolve()), train_size, val_size)
     build, groups = networks.CIFAR10[network]
     return Task(
         model=lambda: nn.Sequential(LessMean(mean), build()),

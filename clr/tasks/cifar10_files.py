@@ -63,7 +63,7 @@ def _pickled(path: Path) -> Images:
     except DataMissing:
         raise
     except Exception as error:  # whatever bytes can make the unpickler raise
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+        raise _damaged(path, f"it is no batch of pictures: {type(error).__name__}") from None
 
 
 def _checked(path: Path, pixels: Any, labels: Any) -> Images:
@@ -114,8 +114,8 @@ def _picture(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise _damaged(path, str(error)) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _damaged(path, f"it is no picture: {type(error).__name__}") from None
     if pixels.shape != (32, 32, 3):
         raise _damaged(path, f"it must be 32x32 pixels, but is {pixels.shape[1]}x{pixels.shape[0]}")
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))

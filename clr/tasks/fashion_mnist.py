@@ -1,6 +1,7 @@
 """``fashion-mnist``: 70,000 grey pictures of clothes, 28x28 pixels, in the idx files of Debian's package."""
 
 import gzip
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,14 +19,14 @@ from clr.tasks.registry import task
 from clr.tasks.subset import subset
 from clr.training.task import Task
 
-DEBIAN = "/usr/share/datasets/fashion-mnist"
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 Examples = tuple[Tensor, Tensor]
 Bytes = NDArray[np.uint8]
 
 
 @task("fashion-mnist")
 def fashion_mnist(
-    data: Annotated[str, Field(description="folder of the four idx files, .gz or unpacked")] = DEBIAN,
+    data: Annotated[Path, Field(description="folder of the four idx files, .gz or unpacked")] = DEBIAN,
     train_size: Annotated[int, Field(ge=1, le=60_000, description="training examples, a fixed choice")] = 10_000,
     val_size: Annotated[int, Field(ge=1, le=10_000, description="test examples, a fixed choice")] = 2_000,
     network: Literal["small_cnn", "mlp"] = "small_cnn",
@@ -34,7 +35,7 @@ def fashion_mnist(
 
     The images come from Debian's dataset-fashion-mnist or from the folder ``data``.
     """
-    train, val = _load(str(Path(data).resolve()), train_size, val_size)
+    train, val = _load(str(data.resolve()), train_size, val_size)
     return Task(
         model=small_cnn if network == "small_cnn" else lambda: mlp(784, 128),
         train=train,
@@ -63,7 +64,7 @@ def _idx(folder: Path, name: str) -> Bytes:
     """The array of an idx file: two zero bytes, the type (8: bytes), the number of sizes, the sizes, the bytes."""
     packed, plain = folder / f"{name}-ubyte.gz", folder / f"{name}-ubyte"
     if packed.is_file():
-        raw = gzip.decompress(packed.read_bytes())
+        raw = _unpacked(packed)
     elif plain.is_file():
         raw = plain.read_bytes()
     else:
@@ -74,5 +75,12 @@ def _idx(folder: Path, name: str) -> Bytes:
     try:
         shape = np.frombuffer(raw, ">i4", count=raw[3], offset=4)
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
-    except (ValueError, IndexError) as error:
-        raise DataMissing(f"args.data: {name} in {folder} is damaged ({error}); fetch it again") from error
+    except (ValueError, IndexError):
+        raise DataMissing(f"args.data: {name} in {folder} is damaged, it is no idx file; fetch it again") from None
+
+
+def _unpacked(file: Path) -> bytes:
+    try:
+        return gzip.decompress(file.read_bytes())
+    except (OSError, EOFError, zlib.error):
+        raise DataMissing(f"args.data: {file} is damaged, it is no gzip file; fetch it again") from None

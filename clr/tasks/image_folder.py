@@ -19,7 +19,7 @@ from clr.training.task import Task
 
 @task("image-folder")
 def image_folder(
-    data: str,
+    data: Path,
     network: str = "conv_net",
     size: Annotated[int, Field(ge=8, le=1024)] = 32,
     val_share: Annotated[float, Field(gt=0, lt=1)] = 0.2,
@@ -37,7 +37,7 @@ def image_folder(
         val_share: share of the pictures, a fixed random choice, to score on; without effect where there is a val/.
         workers: processes that read pictures which are not held in memory; 0: the one that trains.
     """
-    train, val, classes, normalised = _load(str(Path(data).resolve()), size, val_share)
+    train, val, classes, normalised = _load(str(data.resolve()), size, val_share)
     make = network_maker(network, classes)
     return Task(
         model=lambda: nn.Sequential(normalised(), make()),

@@ -72,7 +72,8 @@ def read(path: Path, size: int) -> NDArray[np.uint8]:
         with Image.open(path) as file:
             picture = ImageOps.fit(ImageOps.exif_transpose(file).convert("RGB"), (size, size))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InvalidArgument("args.data", f"must hold pictures that can be read ({error})", str(path)) from error
+        rule = f"must hold pictures that can be read ({type(error).__name__})"
+        raise InvalidArgument("args.data", rule, str(path)) from None
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 
 from clr.run import Run
-from clr.tasks import load_task
+from clr.tasks.reach import Reach
+from clr.tasks.registry import make
 from clr.training.checkpoint import Checkpoint
 from clr.training.loop import train
 from clr.training.task import Task, optimizer
 
 Trainee = dict[str, Any]
-"""``task``, ``args``, ``optimizer`` (its name and args) and ``batch_size``, as in a job spec."""
+"""``task``, ``args``, ``optimizer`` (its name and args) and ``batch_size``, as in a job spec; and ``reach``: the
+``folders`` and ``modules`` that whose job it is may name, None: any."""
 
 
 def load(trainee: Trainee) -> Task:
@@ -26,7 +28,8 @@ def load(trainee: Trainee) -> Task:
 @lru_cache(maxsize=2)  # of the job at hand, and of the one that takes turns with it
 def _load(key: str) -> Task:
     trainee = json.loads(key)
-    task = load_task(trainee["task"], **trainee["args"])
+    reach = trainee["reach"] and Reach(*(tuple(trainee["reach"][name]) for name in ("folders", "modules")))
+    task = make(trainee["task"], trainee["args"], reach)
     chosen = trainee["optimizer"]
     changes: dict[str, Any] = {}
     if chosen is not None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, Validation
 
 import clr
 from clr.errors import InvalidArgument, InvalidArguments, UnknownTask, broken_rules
+from clr.tasks.reach import Reach
 from clr.training.task import Task
 
 Factory = Callable[..., Task]
@@ -71,22 +72,33 @@ def load_task(name: str, /, **args: Any) -> Task:
         InvalidArgument: an argument breaks its rule.
         DataMissing: the task's data set is not there.
     """
-    factory = find(name)
-    made = factory(**check_args(factory, args))
+    return make(name, args)
+
+
+def make(name: str, args: Mapping[str, Any], reach: Reach | None = None) -> Task:
+    """As ``load_task``, for somebody who may ``reach`` no more than that; None: all.
+
+    Raises:
+        UnknownTask: there is no such task, or its module is out of reach; then it was not imported.
+        InvalidArgument: an argument breaks its rule, or a path in it is out of reach.
+        DataMissing: the task's data set is not there.
+    """
+    factory = find(name, reach)
+    made = factory(**check_args(factory, args, reach))
     if not isinstance(made, Task):
         raise InvalidArgument("task", f"must return a clr.Task, as {name} does not", made)
     return made
 
 
-def find(name: str) -> Factory:
+def find(name: str, reach: Reach | None = None) -> Factory:
     """The function that makes the task ``name``.
 
     Raises:
-        UnknownTask: there is no such task.
+        UnknownTask: there is no such task, or ``reach`` does not hold its module.
         InvalidArgument: ``module:function`` names something that is not annotated to return ``clr.Task``.
     """
     if ":" in name:
-        return _imported(name)
+        return _imported(name, reach)
     known = registered()
     if name not in known:
         raise UnknownTask(f"task: must be module:function or one of {', '.join(sorted(known))}, but got {name!r}")
@@ -101,18 +113,22 @@ def describe(name: str) -> dict[str, Any]:
     return {"name": name, "doc": inspect.getdoc(factory) or "", "schema": schema}
 
 
-def check_args(factory: Factory, args: Mapping[str, Any]) -> dict[str, Any]:
+def check_args(factory: Factory, args: Mapping[str, Any], reach: Reach | None = None) -> dict[str, Any]:
     """The arguments of a task, validated by the annotations of its factory, defaults filled in.
 
     Raises:
-        InvalidArgument: an argument is missing, unknown or breaks its rule.
+        InvalidArgument: an argument is missing, unknown, breaks its rule or holds a path out of ``reach``.
     """
     model = _model(factory)
     try:
         checked = model.model_validate_json(json.dumps(dict(args), default=str))
     except ValidationError as error:
         raise _broken_rules(factory, args, error) from None
-    return {field.alias or "": getattr(checked, name) for name, field in model.model_fields.items()}
+    values = {field.alias or "": getattr(checked, name) for name, field in model.model_fields.items()}
+    if reach is None:
+        return values
+    defaults = {field.alias: field.default for field in model.model_fields.values()}
+    return {name: reach.confined(f"args.{name}", value, defaults[name]) for name, value in values.items()}
 
 
 def _broken_rules(factory: Factory, args: Mapping[str, Any], error: ValidationError) -> InvalidArguments:
@@ -172,14 +188,25 @@ def _require_factory(name: str, factory: Any) -> None:
         raise InvalidArgument("task", f"must be a function annotated `-> clr.Task`, as {name!r} is not", factory)
 
 
-def _imported(name: str) -> Factory:
+def _imported(name: str, reach: Reach | None) -> Factory:
     module, _, function = name.partition(":")
+    _require_reached(name, module, reach)
     try:
         factory = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise UnknownTask(f"task: must be importable as module:function, but got {name!r}: {error}") from error
     _require_factory(name, factory)
+    _require_reached(name, factory.__module__, reach)  # what a module imports from another is that one's
     return factory  # type: ignore[no-any-return]
+
+
+def _require_reached(name: str, module: str, reach: Reach | None) -> None:
+    if reach is not None and not reach.holds(module):
+        modules = ", ".join(reach.modules) or "none"
+        raise UnknownTask(
+            f"task: must be a registered task, or a function of a module that jobs may use here ({modules}), "
+            f"but got {name!r}" + ("" if name.startswith(f"{module}:") else f" of {module}")
+        )
 
 
 @cache

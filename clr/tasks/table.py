@@ -1,4 +1,7 @@
-"""A CSV file as numbers: columns standardised or counted on the training rows, a target as classes or as a number."""
+"""A CSV file as numbers: columns standardised or counted on the training rows, a target as classes or as a number.
+
+Messages name rows and columns by number and quote none: whoever reads them need not be one who may read the file.
+"""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -35,11 +38,15 @@ def read(path: Path) -> Columns:
             rows = [row for row in csv.reader(file, delimiter=max(",;\t", key=header.count)) if row]
     except OSError as error:
         raise DataMissing(f"args.data: must be a CSV file that can be read, but {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidArgument("args.data", f"must be a CSV file in UTF-8 ({error})", str(path)) from error
+    except UnicodeDecodeError as error:
+        rule = f"must be a CSV file in UTF-8 ({error.reason} at byte {error.start})"
+        raise InvalidArgument("args.data", rule, str(path)) from None
+    except csv.Error:
+        raise InvalidArgument("args.data", "must be a CSV file that can be cut into cells", str(path)) from None
     names, *rest = [[cell.strip() for cell in row] for row in rows] or [[]]
     if not names or len(set(names)) < len(names):
-        raise InvalidArgument("args.data", "must begin with a header of unique names", names)
+        twice = f"{len(names) - len(set(names))} of {len(names)} again" if names else "nothing"
+        raise InvalidArgument("args.data", f"must begin with a header of unique names, and has {twice}", str(path))
     for number, row in enumerate(rest, 2):
         if len(row) != len(names):
             raise InvalidArgument("args.data", f"must have {len(names)} cells a row, also in row {number}", len(row))
@@ -56,10 +63,11 @@ def numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
 
 def encoded(columns: Mapping[str, Sequence[str]], train: Index) -> NDArray[np.float32]:
     """Inputs of a network, (rows, inputs): one per column of numbers, one per category of a column of text."""
-    return np.concatenate([_encoded(name, cells, train) for name, cells in columns.items()], axis=1).astype(np.float32)
+    parts = [_encoded(number, cells, train) for number, cells in enumerate(columns.values(), 1)]
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def _encoded(name: str, cells: Sequence[str], train: Index) -> NDArray[Any]:
+def _encoded(number: int, cells: Sequence[str], train: Index) -> NDArray[Any]:
     values = numbers(cells)
     if values is not None:
         return np.nan_to_num(_standardised(values, train), posinf=0.0, neginf=0.0)[:, None]
@@ -68,8 +76,8 @@ def _encoded(name: str, cells: Sequence[str], train: Index) -> NDArray[Any]:
     if len(categories) > MOST_CATEGORIES:
         raise InvalidArgument(
             "args.ignore",
-            f"must name {name!r} too: a column of text may have {MOST_CATEGORIES} different values, and it has "
-            f"{len(categories)}",
+            f"must name number {number} of the inputs too: a column of text may have {MOST_CATEGORIES} different "
+            f"values, and it has {len(categories)}",
         )
     return np.asarray(text[:, None] == categories)
 
@@ -93,6 +101,6 @@ def targets(cells: Sequence[str], train: Index, kind: Kind | None) -> tuple[NDAr
         names, labels = np.unique(np.array(cells), return_inverse=True)
         return labels.astype(np.int64), len(names)
     if values is None or not np.isfinite(values).all():
-        wrong = next(cell for cell in cells if numbers([cell]) is None or not np.isfinite(float(cell)))
-        raise InvalidArgument("args.target", "must be a column of finite numbers, for a regression", wrong)
+        row = next(row for row, cell in enumerate(cells, 2) if numbers([cell]) is None or not np.isfinite(float(cell)))
+        raise InvalidArgument("args.target", f"must be a column of finite numbers for a regression, also in row {row}")
     return _standardised(values, train).astype(np.float32), None

@@ -22,7 +22,7 @@ Examples = tuple[Tensor, Tensor]
 
 @task("tabular")
 def tabular(
-    data: str,
+    data: Path,
     target: str,
     kind: Kind | None = None,
     ignore: tuple[str, ...] = (),
@@ -45,7 +45,7 @@ def tabular(
         dropout: share of hidden units left out at each training step.
         val_share: share of the rows, a fixed random choice, that the network is scored on.
     """
-    train, val, classes = _load(str(Path(data).resolve()), target, kind, ignore, val_share)
+    train, val, classes = _load(str(data.resolve()), target, kind, ignore, val_share)
     return Task(
         model=lambda: layers(train[0].shape[1], hidden, classes or 1, dropout),
         train=train,
@@ -69,7 +69,8 @@ def _load(
     for field, names in (("ignore", ignore), ("target", (target,))):
         unknown = [name for name in names if name not in columns]
         if unknown:
-            raise InvalidArgument(f"args.{field}", f"must name columns ({', '.join(columns)})", unknown[0])
+            rule = f"must name columns of the file's header, which has {len(columns)}"
+            raise InvalidArgument(f"args.{field}", rule, unknown[0])
     answers = columns.pop(target)
     inputs = {name: cells for name, cells in columns.items() if name not in ignore}
     if not inputs:

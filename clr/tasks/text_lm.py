@@ -20,7 +20,7 @@ Examples = tuple[Tensor, Tensor]
 
 @task("text-lm")
 def text_lm(
-    data: str,
+    data: Path,
     tokens: Literal["bytes", "characters"] = "bytes",
     context: Annotated[int, Field(ge=2, le=4096)] = 64,
     width: Annotated[int, Field(ge=1, le=4096)] = 64,
@@ -46,7 +46,7 @@ def text_lm(
     """
     if width % heads:
         raise InvalidArgument("args.width", f"must be a multiple of args.heads = {heads}", width)
-    train, val, vocabulary = _load(str(Path(data).resolve()), tokens, context, val_share)
+    train, val, vocabulary = _load(str(data.resolve()), tokens, context, val_share)
     return Task(
         model=lambda: LanguageModel(vocabulary, context, width, depth, heads, dropout),
         train=train,
@@ -88,6 +88,7 @@ def _numbers(path: Path, tokens: str) -> tuple[np.ndarray[tuple[int], np.dtype[n
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise InvalidArgument("args.tokens", f"must be bytes where {path} is not in UTF-8 ({error})", tokens) from error
+        where = f"{error.reason} at byte {error.start}"
+        raise InvalidArgument("args.tokens", f"must be bytes where {path} is not in UTF-8 ({where})", tokens) from None
     known, numbers = np.unique(np.array(list(text)), return_inverse=True)
     return numbers.astype(np.int32), len(known)

@@ -22,6 +22,7 @@ from service.pages.page import page_router, render
 from service.problems import InvalidField, invalid_fields
 from service.routes import jobs as api
 from service.routes.parameters import NO_NUL, DatabaseOfApp, SchemasOfApp, SettingsOfApp, Who
+from service.settings import Settings
 from service.store import jobs, workers
 from service.store.database import Database
 
@@ -53,6 +54,7 @@ Text = Annotated[str, Query(max_length=200, pattern=NO_NUL)]
 def page(
     request: Request,
     database: DatabaseOfApp,
+    settings: SettingsOfApp,
     task: Text = "",
     origin: Annotated[Text, Query(alias="from", description="a job whose spec to begin with")] = "",
 ) -> Response:
@@ -60,7 +62,7 @@ def page(
     if origin:
         with database.read() as session:
             spec = jobs.get(session, origin).spec
-    form = _Form(database, task or spec.get("task", ""))
+    form = _Form(database, settings, task or spec.get("task", ""))
     return form.render(request, form.filled(spec))
 
 
@@ -74,7 +76,7 @@ def submit(
     sent: SentForm,
 ) -> Response:
     """Submit the job, or show what it would cost; what breaks a rule is told beside its field."""
-    form = _Form(database, (sent.get("task") or [""])[0])
+    form = _Form(database, settings, (sent.get("task") or [""])[0])
     spec, errors = form.checked(sent)
     if spec is None or "preview" in sent:
         return form.render(request, sent, errors, status=200 if "preview" in sent else 422)
@@ -86,11 +88,11 @@ def submit(
 class _Form:
     """The form for one task."""
 
-    def __init__(self, database: Database, name: str) -> None:
+    def __init__(self, database: Database, settings: Settings, name: str) -> None:
         with database.read() as session:
             self.tasks = {row.name: row for row in workers.tasks(session)}
             usual = [job.task for job in jobs.page(session, limit=1)] + [*self.tasks, ""]
-        self.database = database
+        self.database, self.modules = database, settings.task_modules
         self.task = name or usual[0]
         self.fields = dict(_spec_fields())
         published = self.tasks.get(self.task)
@@ -113,7 +115,7 @@ class _Form:
         try:
             spec = JobSpec.model_validate(body)
             with self.database.read() as session:
-                submission.check(session, spec)
+                submission.check(session, spec, self.modules)
         except ValidationError as error:
             return None, invalid_fields(broken_rules(error.errors(), body))
         except InvalidArgument as error:

@@ -77,7 +77,7 @@ def submit(
     """Accept a job spec. Only `task` is required; unknown fields are errors."""
     document = spec.model_dump(mode="json")
     with database.read() as session:
-        schema = submission.check(session, spec, schemas.of)
+        schema = submission.check(session, spec, settings.task_modules, schemas.of)
     if dry_run:
         predicted = PredictedCost.model_validate(asdict(cost.predict(spec, schema)))
         return JSONResponse(DryRun(spec=document, cost=predicted).model_dump(mode="json"))

@@ -155,7 +155,14 @@ class Worker:
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path, database_url=database_url, body_limit=65536, allow_code=True, code_limit=2**20)
+    return Settings(
+        home=tmp_path,
+        database_url=database_url,
+        body_limit=65536,
+        allow_code=True,
+        code_limit=2**20,
+        task_modules=["a", "my"],
+    )
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Settings come from the environment's variables that begin with ``CLR_``."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,34 @@ def test_settings_do_not_change() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_every_setting_is_documented_with_its_default_and_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {}
+    for line in (Path(__file__).parents[2] / "docs/settings.md").read_text().splitlines():
+        if found := re.fullmatch(r"\| `CLR_([A-Z_]+)` \| (.+?) \| (.+) \|", line):
+            rows[found[1].lower()] = found[2], found[3].replace("`", "")
+    assert rows.keys() - {"url", "token"} == Settings.model_fields.keys()
+    monkeypatch.setenv("HOME", "/home/me")
+    for name, value in Settings():
+        text, description = rows[name]
+        shown = {None: "unset", (): "none", False: "`false`"}.get(
+            value, f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+        )
+        assert text.replace("$CLR_HOME", "/home/me/.clr").replace("~", "/home/me") == shown, name
+        assert description == (Settings.model_fields[name].description or "").replace("`", ""), name
+
+
+def test_folders_and_modules_are_written_as_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLR_DATA", "/data: ~/more :")
+    monkeypatch.setenv("CLR_TASK_MODULES", "mine, theirs.tasks")
+    monkeypatch.setenv("CLR_TASK_ENV", "HF_HOME,DATA_*")
+    settings = Settings()
+    assert settings.data == (Path("/data"), Path.home() / "more")
+    assert (settings.task_modules, settings.task_env) == (("mine", "theirs.tasks"), ("HF_HOME", "DATA_*"))
+
+
+def test_what_a_job_may_read_depends_on_whether_it_came_with_a_token(tmp_path: Path) -> None:
+    assert Settings(home=tmp_path).reach("ann")["folders"] == [f"{tmp_path}/data"]
+    assert Settings(home=tmp_path).reach(None)["folders"] == [f"{tmp_path}/data", str(Path.cwd()), "/"]
+    assert Settings(home=tmp_path, data=["/data"]).reach(None)["folders"] == ["/data"]

@@ -107,8 +107,24 @@ def test_before_the_first_worker_a_job_is_taken(client: httpx.Client) -> None:
     assert client.post("/v1/jobs?dry_run=true", json={"task": "digits"}).status_code == 200
 
 
-def test_a_task_in_a_module_is_left_to_its_worker(client: httpx.Client) -> None:
+def test_a_task_in_an_allowed_module_is_left_to_its_worker(client: httpx.Client) -> None:
     assert client.post("/v1/jobs", json={"task": "my.module:task", "args": {"any": 1}}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "task", ["clr.bundles.process:load_from", "venv.__main__:x", "os:system", "mine:task", "clr.tasks.digits:digits"]
+)
+def test_a_task_in_any_other_module_is_refused_with_the_modules_allowed(
+    client: httpx.Client, worker: Any, task: str
+) -> None:
+    answer = client.post("/v1/jobs", json={"task": task, "args": {"folder": "/etc"}})
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["value"]) == ("task", task)
+    assert error["rule"] == (
+        "must be a published task (digits) or module:function of a module that the operator allows in "
+        "CLR_TASK_MODULES (a, my)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ from service.store.models import Job
 from worker.engine import Engine
 from worker.loop import Worker
 
+SECRET = "hunter2correcthorse"
+SECRETS = ("CLR_DATABASE_URL", "CLR_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "SOMETHING_ELSE", "RAY_AUTH_TOKEN")
+
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
@@ -25,7 +28,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         environment.syspath_prepend(str(Path(__file__).parent))
-        engine = Engine(None, tmp_path_factory.mktemp("home"), cpus=2)
+        for name in SECRETS:
+            environment.setenv(name, SECRET)
+        engine = Engine(None, tmp_path_factory.mktemp("home"), cpus=2, variables=["DATASETS_*"])
         yield engine
         engine.stop()
 
@@ -36,10 +41,11 @@ class Work:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def submit(self, task: str, **spec: Any) -> str:
+    def submit(self, task: str, submitted_by: str | None = None, **spec: Any) -> str:
         full = JobSpec.model_validate({"task": task, **spec}).model_dump(mode="json")
         with self.database.begin() as session:
-            job, _ = jobs.submit(session, spec=full, name=full["name"], task=task, optimizer=full["optimizer"]["name"])
+            kept = {"name": full["name"], "task": task, "optimizer": full["optimizer"]["name"]}
+            job, _ = jobs.submit(session, spec=full, submitted_by=submitted_by, **kept)
             return job.id
 
     def job(self, job_id: str) -> Job:
@@ -66,7 +72,7 @@ class Work:
 def working(database: Database, engine: Engine, home: Path, **settings: Any) -> Iterator[Worker]:
     """A worker that claims jobs until the block ends, and hands back what it has then."""
     stopping = Event()
-    chosen = Settings(home=home, database_url=database.url, poll_s=0.05, **settings)
+    chosen = Settings(home=home, database_url=database.url, poll_s=0.05, **{"task_modules": ["odd_tasks"]} | settings)
     worker = Worker(chosen, database, stopping)
     thread = Thread(target=worker.work, args=[engine])
     thread.start()

@@ -26,6 +26,7 @@ def worker_process(database: Database, home: Path) -> Iterator[subprocess.Popen]
         "CLR_HOME": str(home),
         "CLR_LEASE_S": "3",
         "CLR_CPUS": "2",
+        "CLR_TASK_MODULES": "odd_tasks",
         "PYTHONPATH": str(Path(__file__).parent),
     }
     process = subprocess.Popen([sys.executable, "-m", "worker"], env=environment)

@@ -127,7 +127,7 @@ def test_a_pickle_that_asks_for_anything_but_arrays_is_refused(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     write_pickles(tmp_path)
     (tmp_path / "data_batch_3").write_bytes(pickle.dumps({b"data": Evil(), b"labels": []}))
-    with pytest.raises(DataMissing, match="data_batch_3 is damaged: UnpicklingError: must hold NumPy arrays alone"):
+    with pytest.raises(DataMissing, match="data_batch_3 is damaged: it is no batch of pictures: UnpicklingError"):
         load_task("cifar10", data=str(tmp_path), train_size=10)
     assert not (tmp_path / "touched").exists()
 
@@ -158,15 +158,19 @@ def no_picture(folder: Path) -> None:
         (write_binary, short_binary, "data_batch_1.bin is damaged: its size must be a multiple of 3073 bytes"),
         (write_binary, label_ten, "data_batch_1.bin is damaged: its labels must be whole numbers from 0 to 9"),
         (write_binary, lambda folder: (folder / "test_batch.bin").unlink(), "must hold the test images too"),
-        (write_pickles, broken_pickle([1, 2]), "data_batch_2 is damaged: TypeError"),
-        (write_pickles, broken_pickle({b"labels": [1]}), "data_batch_2 is damaged: KeyError"),
+        (write_pickles, broken_pickle([1, 2]), "data_batch_2 is damaged: it is no batch of pictures: TypeError"),
+        (
+            write_pickles,
+            broken_pickle({b"labels": [1]}),
+            "data_batch_2 is damaged: .*: KeyError",
+        ),
         (
             write_pickles,
             broken_pickle({b"data": np.zeros((1, 3071), np.uint8), b"labels": [1]}),
             r"must be bytes, 3072 a label, but are uint8 \(1, 3071\)",
         ),
         (write_pictures, wide_picture, "0000.png is damaged: it must be 32x32 pixels, but is 33x32"),
-        (write_pictures, no_picture, "x.jpg is damaged: cannot identify"),
+        (write_pictures, no_picture, "x.jpg is damaged: it is no picture"),
     ],
 )
 def test_a_damaged_file_of_cifar10_is_named(
