@@ -28,9 +28,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         environment.syspath_prepend(str(Path(__file__).parent))
-        for name in SECRETS:
-            environment.setenv(name, SECRET)
-        engine = Engine(None, tmp_path_factory.mktemp("home"), cpus=2, variables=["DATASETS_*"])
+        with pytest.MonkeyPatch.context() as starting:
+            for name in SECRETS:
+                starting.setenv(name, SECRET)
+            engine = Engine(None, tmp_path_factory.mktemp("home"), cpus=2)
         yield engine
         engine.stop()
 

@@ -102,7 +102,7 @@ ERRORS = {
     "syntax": "SyntaxError: invalid syntax (syntax.py, line 2)",
     "exits": "SystemExit: 3 (exits.py, line 1)",
     "empty": f"{UNKNOWN}'empty:mine': module 'empty' has no attribute 'mine' (empty.py)",
-    "nowhere": f"{UNKNOWN}'nowhere:mine': No module named 'nowhere' (there are empty.py, exits.py, ",
+    "nowhere": "task: must be a registered task, or a function of a module that jobs may use here (empty, exits, ",
     "number": "task: must be a function annotated `-> clr.Task`, as 'number:mine' is not, but got number.mine (",
     "wrong": "task: must return a clr.Task, as wrong:mine does not, but got 1 (wrong.py, line 3)",
 }
