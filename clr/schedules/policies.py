@@ -29,7 +29,7 @@ def triangular(
 
     Args:
         step: optimizer steps taken so far, >= 0.
-        base_lr, max_lr: bounds of the cycle, 0 < base_lr <= max_lr.
+        base_lr, max_lr: bounds of the cycle, 0 <= base_lr <= max_lr, max_lr > 0.
         stepsize: steps of the rising half, >= 1.
         gamma: not used.
         stepsize_down: steps of the falling half, >= 1; None: stepsize.
@@ -58,7 +58,7 @@ def triangular2(
 
     Args:
         step: optimizer steps taken so far, >= 0.
-        base_lr, max_lr: bounds of the first cycle, 0 < base_lr <= max_lr.
+        base_lr, max_lr: bounds of the first cycle, 0 <= base_lr <= max_lr, max_lr > 0.
         stepsize: steps of the rising half, >= 1.
         gamma: not used.
         stepsize_down: steps of the falling half, >= 1; None: stepsize.
@@ -91,7 +91,7 @@ def exp_range(
 
     Args:
         step: optimizer steps taken so far, >= 0.
-        base_lr, max_lr: bounds at step 0, 0 < base_lr <= max_lr.
+        base_lr, max_lr: bounds at step 0, 0 <= base_lr <= max_lr, max_lr > 0.
         stepsize: steps of the rising half, >= 1.
         gamma: factor per step, in (0, 1]; required.
         stepsize_down: steps of the falling half, >= 1; None: stepsize.
@@ -121,7 +121,7 @@ def exp_range_amplitude(
 
     Args:
         step: optimizer steps taken so far, >= 0.
-        base_lr, max_lr: bounds at step 0, 0 < base_lr <= max_lr.
+        base_lr, max_lr: bounds at step 0, 0 <= base_lr <= max_lr, max_lr > 0.
         stepsize: steps of the rising half, >= 1.
         gamma: factor per step, in (0, 1]; required.
         stepsize_down: steps of the falling half, >= 1; None: stepsize.
@@ -150,7 +150,7 @@ def welch(
 
     Args:
         step: optimizer steps taken so far, >= 0.
-        base_lr, max_lr: bounds of the cycle, 0 < base_lr <= max_lr.
+        base_lr, max_lr: bounds of the cycle, 0 <= base_lr <= max_lr, max_lr > 0.
         stepsize: steps of the rising half, >= 1.
         gamma: not used.
         stepsize_down: steps of the falling half, >= 1; None: stepsize.
@@ -180,7 +180,7 @@ def hann(
 
     Args:
         step: optimizer steps taken so far, >= 0.
-        base_lr, max_lr: bounds of the cycle, 0 < base_lr <= max_lr.
+        base_lr, max_lr: bounds of the cycle, 0 <= base_lr <= max_lr, max_lr > 0.
         stepsize: steps of the rising half, >= 1.
         gamma: not used.
         stepsize_down: steps of the falling half, >= 1; None: stepsize.
@@ -340,7 +340,7 @@ def schedule(
 
     Args:
         name: key of ``POLICIES`` or ``RAMPS``.
-        base_lr, max_lr: 0 < base_lr <= max_lr, finite; ``linear_ramp`` may start at 0 and ``cosine`` end there.
+        base_lr, max_lr: 0 <= base_lr <= max_lr, max_lr > 0, finite; ``exponential_ramp`` cannot start at 0.
         stepsize: whole number of steps, >= 1.
         gamma: in (0, 1] for the policies in ``DECAYING``, None for all others.
         stepsize_down: whole number of steps, >= 1, for the policies in ``CYCLIC``; None for all others.
@@ -358,7 +358,7 @@ def schedule(
     policy = (POLICIES | RAMPS).get(name) if isinstance(name, str) else None
     if policy is None:
         raise InvalidArgument("policy", f"must be one of {', '.join(POLICIES | RAMPS)}", name)
-    base_lr, max_lr = _rate("base_lr", base_lr, zero=name in ("linear_ramp", "cosine")), _rate("max_lr", max_lr)
+    base_lr, max_lr = _rate("base_lr", base_lr, zero=name != "exponential_ramp"), _rate("max_lr", max_lr)
     if base_lr > max_lr:
         raise InvalidArgument("base_lr", f"must be at most max_lr = {max_lr:g}", base_lr)
     bound: dict[str, Any] = {"base_lr": base_lr, "max_lr": max_lr, "stepsize": _steps("stepsize", stepsize)}

@@ -24,15 +24,21 @@ def scheduler(
     stepsize_down: int | None = None,
     gamma: float | None = None,
 ) -> "CyclicPolicyLR":
-    """A torch scheduler: the rate of each group is policy(step) times the group's ``"lr_mult"`` (default 1).
+    """A torch scheduler: the rate of each group is policy(step) times the group's multiplier.
+
+    That is its ``"lr_mult"``. Where no group has one, the groups keep the proportions of the rates they have in
+    ``optimizer``, and the largest has the policy's own.
 
     Equal to ``CyclicLR(cycle_momentum=False)`` where torch has the policy; ``exp_range`` is the paper's,
-    torch's is ``exp_range_amplitude``. Call ``.step()`` after every optimizer step, not once an epoch.
+    torch's is ``exp_range_amplitude``. Call ``.step()`` after every optimizer step, not once an epoch. What torch
+    accepts and this refuses: base_lr above max_lr, and a stepsize that is no whole number, which never reaches its
+    peak. Resume by ``load_state_dict``; there is no ``last_epoch``.
 
     Args:
         optimizer: any torch optimizer; its rates are set at once, its momentum is never touched.
         policy: a name in ``clr.POLICIES``, or a ramp of the range test.
-        base_lr, max_lr: bounds per step, 0 < base_lr <= max_lr; a list gives one per parameter group.
+        base_lr, max_lr: bounds per step, 0 <= base_lr <= max_lr, max_lr > 0; a list gives one per parameter group, and
+            then the groups' own rates count for nothing.
         stepsize: steps of the rising half of a cycle, >= 1.
         stepsize_down: steps of the falling half, >= 1; None: stepsize. For cyclic policies only.
         gamma: factor per step, in (0, 1]; for the policies that decay, and required there.
@@ -68,27 +74,40 @@ def scheduler(
 class CyclicPolicyLR(LRScheduler):
     """The scheduler that ``clr.scheduler`` makes.
 
-    A rate is a function of the number of steps alone: neither the rates found in the optimizer nor an
-    ``initial_lr`` that an earlier scheduler left there has a part in it.
+    A rate is a function of the number of steps and the groups' proportions at the start: neither the rates found in the
+    optimizer later nor an ``initial_lr`` that an earlier scheduler left there has a part in it.
     """
 
     def __init__(self, optimizer: Optimizer, **arguments: Any) -> None:
         if not isinstance(optimizer, Optimizer):
             raise InvalidArgument("optimizer", "must be a torch optimizer", optimizer)
-        self.arguments = _checked(arguments, optimizer.param_groups)
+        groups = optimizer.param_groups
+        self.arguments = _checked(arguments, groups)
+        each = any(isinstance(arguments[name], list | tuple) for name in ("base_lr", "max_lr"))
+        self.multipliers = [multiplier(group) for group in groups] if each else multipliers(groups)
+        for group, rate in zip(groups, self._rates_at(0, groups), strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate  # a scheduler that follows starts from it, as after torch's CyclicLR
         super().__init__(optimizer)
+        self.base_lrs = self._rates_at(0, groups)
 
     def get_lr(self) -> list[float | Tensor]:
         """Rate of each group at the current step, its multiplier applied."""
-        groups = self.optimizer.param_groups
-        return [
-            rate(self.last_epoch) * multiplier(group)
-            for group, rate in zip(groups, _rates(self.arguments, groups), strict=True)
-        ]
+        return [*self._rates_at(self.last_epoch, self.optimizer.param_groups)]
+
+    def _rates_at(self, step: int, groups: Groups) -> list[float | Tensor]:
+        """A scheduler that waits for its turn in a ``SequentialLR`` is at a step below 0."""
+        later = [1.0] * (len(groups) - len(self.multipliers))  # of groups that were added
+        shares = [multiplier(*each) for each in zip(groups, [*self.multipliers, *later], strict=True)]
+        rates = _rates(self.arguments, groups)
+        return [rate(max(0, step)) * share for rate, share in zip(rates, shares, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides the rates, in plain numbers, strings and lists of numbers."""
-        return _plain(self.arguments) | {"last_epoch": self.last_epoch}
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        return _plain(self.arguments) | counts | {"multipliers": list(self.multipliers)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from where ``state_dict`` was taken, under its policy; the argument itself is left as it is.
@@ -99,16 +118,25 @@ class CyclicPolicyLR(LRScheduler):
         Raises:
             InvalidArgument: ``state_dict`` is not the state of a ``CyclicPolicyLR``, or not for such groups.
         """
-        if not isinstance(state_dict, Mapping) or set(state_dict) != {*_CASTS, "last_epoch"}:
+        known = (*_CASTS, *_COUNTS, "multipliers")
+        if not isinstance(state_dict, Mapping) or set(state_dict) != set(known):
             got = list(state_dict) if isinstance(state_dict, Mapping) else state_dict
-            raise InvalidArgument("state_dict", f"must hold {', '.join(_CASTS)} and last_epoch", got)
-        step = state_dict["last_epoch"]
-        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-            raise InvalidArgument("last_epoch", "must be a whole number, at least 0", step)
-        arguments = {name: state_dict[name] for name in _CASTS}
-        self.arguments = _checked(arguments, self.optimizer.param_groups)
-        self.last_epoch = step
+            raise InvalidArgument("state_dict", f"must hold {', '.join(known)}", got)
+        for name in _COUNTS:
+            count = state_dict[name]
+            if isinstance(count, bool) or not isinstance(count, int):
+                raise InvalidArgument(name, "must be a whole number", count)
+        groups, shares = self.optimizer.param_groups, state_dict["multipliers"]
+        if not isinstance(shares, list) or len(shares) > len(groups):
+            raise InvalidArgument("multipliers", f"must be one per parameter group ({len(groups)})", shares)
+        self.multipliers = [multiplier({"lr_mult": share}) for share in shares]
+        self.arguments = _checked({name: state_dict[name] for name in _CASTS}, groups)
+        vars(self).update({name: state_dict[name] for name in _COUNTS})
+        self.base_lrs = self._rates_at(0, groups)
         self._last_lr = self.get_lr()
+
+
+_COUNTS = ("last_epoch", "_step_count")
 
 
 def _floats(bound: Bound) -> float | list[float]:
@@ -154,13 +182,32 @@ def _per_group(field: str, bound: Any, groups: int) -> list[Any]:
     return list(bound)
 
 
-def multiplier(group: Mapping[str, Any]) -> float:
-    """A parameter group's ``"lr_mult"``, by default 1.
+def multiplier(group: Mapping[str, Any], default: float = 1.0) -> float:
+    """A parameter group's ``"lr_mult"``.
 
     Raises:
         InvalidArgument: it is not a finite number, at least 0.
     """
-    value = group.get("lr_mult", 1.0)
+    value = group.get("lr_mult", default)
     if not is_number(value) or value < 0:
         raise InvalidArgument("lr_mult", "must be a finite number, at least 0", value)
     return float(value)
+
+
+def multipliers(groups: Groups) -> list[float]:
+    """What a rate is multiplied by for each group: its ``"lr_mult"``, else the groups' proportions, 1 for the largest.
+
+    Where all rates are 0, as while a warm-up begins, those that the earlier scheduler started from tell.
+
+    Raises:
+        InvalidArgument: a multiplier is not a finite number, at least 0.
+
+    >>> multipliers([{"lr": 0.001}, {"lr": 0.01}]), multipliers([{"lr": 0.001}, {"lr": 0.01, "lr_mult": 2}])
+    ([0.1, 1.0], [1.0, 2.0])
+    """
+    rates: list[list[Any]] = [[group.get(name) for group in groups] for name in ("lr", "initial_lr")]
+    known = [each for each in rates if all(map(is_number, each)) and min(each) >= 0 < max(each)]
+    if any("lr_mult" in group for group in groups) or not known:
+        return [multiplier(group) for group in groups]
+    largest = max(known[0])
+    return [float(f"{float(rate / largest):.12g}") for rate in known[0]]

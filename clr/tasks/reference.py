@@ -1,17 +1,21 @@
 """What a job trains, told in plain values: a task's name and arguments, its optimizer, its batch size."""
 
+import inspect
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
+from clr.errors import InvalidArgument
 from clr.run import Run
 from clr.tasks.reach import Reach
 from clr.tasks.registry import make
 from clr.training.checkpoint import Checkpoint
+from clr.training.data import examples
 from clr.training.loop import train
 from clr.training.task import Task, optimizer
 
@@ -35,18 +39,41 @@ def _load(key: str) -> Task:
     if chosen is not None:
         changes["optimizer"] = optimizer(chosen["name"], **chosen["args"])
     if trainee["batch_size"] is not None:
+        if examples(task.train) is None:
+            rule = "must be null for a task whose data are batches already"
+            raise InvalidArgument("batch_size", rule, trainee["batch_size"])
         changes["batch_size"] = trainee["batch_size"]
-    return replace(task, **changes)
+    return task.changed(**changes)
 
 
 def describe(task: Task) -> dict[str, Any]:
-    """``iterations_per_epoch``, ``metric`` and ``direction`` of a task."""
+    """``iterations_per_epoch``, ``metric`` and ``direction`` of a task, and what it is ``trained_with``."""
     metric, direction, _ = task.score
-    made = getattr(task.optimizer, "func", task.optimizer)
-    given = {name: value for name, value in getattr(task.optimizer, "keywords", {}).items() if name != "lr"}
-    used = {"optimizer": {"name": getattr(made, "__name__", "own"), "args": given}, "batch_size": task.batch_size}
+    batch_size = getattr(task.train, "batch_size", None) if examples(task.train) is None else task.batch_size
+    used = {"optimizer": _described(_optimizer(task)), "batch_size": batch_size}
     about = {"iterations_per_epoch": task.iterations_per_epoch, "metric": metric, "direction": direction}
     return about | {"trained_with": used}
+
+
+def _optimizer(task: Task) -> Optimizer:
+    """One of the kind that the task makes: of a parameter like any other, unless it looks at what it is given."""
+    try:
+        return task.optimizer([nn.Parameter(torch.zeros(1, 1))])
+    except Exception:
+        _, made = task.make(torch.device("cpu"))
+        return made
+
+
+def _described(made: Optimizer) -> dict[str, Any]:
+    """Name and arguments of an optimizer, but for those that are its class's own and the rate."""
+    usual = {name: parameter.default for name, parameter in inspect.signature(type(made)).parameters.items()}
+    args = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in made.defaults.items()
+        if name != "lr" and name in usual and value != usual[name]
+    }
+    plain = {name: value for name, value in args.items() if isinstance(value, bool | int | float | str | list)}
+    return {"name": type(made).__name__, "args": plain}
 
 
 def points(

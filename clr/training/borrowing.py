@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -13,11 +13,21 @@ from torch.optim import Optimizer
 
 from clr.errors import InvalidArgument
 from clr.training.data import Data, loader_generators
-from clr.training.module_state import attributes, put, set_attributes
+from clr.training.module_state import module_state, put
+from clr.training.network import own_optimizer
 from clr.training.task import Task, model_loss
 
-FIELDS = {field.name for field in fields(Task)} - {"model", "optimizer", "groups", "device"}
+FIELDS = {field.name for field in fields(Task)} - {"model", "optimizer", "device"}
 """What a caller may say of a task besides its model and optimizer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BorrowedTask(Task):
+    """A task whose every run trains the same network and optimizer, put back to where they began."""
+
+    def make(self, device: torch.device) -> tuple[nn.Module, Optimizer]:
+        network = self.model()
+        return network, self.optimizer(self.groups(network))
 
 
 @contextmanager
@@ -28,6 +38,7 @@ def borrowed(
     train: Data,
     val: Data | None = None,
     loss: Callable[[Any, Any], Tensor] = model_loss,
+    groups: Callable[[nn.Module], Iterable[Any]] | None = None,
     **more: Any,
 ) -> Iterator[Task]:
     """A task whose every run starts from ``model`` and ``optimizer`` as they are now, whatever it does to them.
@@ -39,17 +50,19 @@ def borrowed(
     Args:
         model, optimizer: the caller's own, on whatever device they are.
         train, val, loss: as in ``clr.Task``.
-        more: further fields of ``clr.Task``, but for ``groups`` and ``device``: the optimizer has its groups, the
-            model its device.
+        groups: as there; None: the optimizer's own, whose rates keep their proportions. Other groups take everything
+            but the rate from those of the optimizer's that hold their parameters.
+        more: further fields of ``clr.Task``, but for ``device``, which is the model's.
 
     Raises:
         InvalidArgument: a field is unknown, or the model cannot be trained by the optimizer.
     """
     _check(model, optimizer, more)
     modules = [one for one in (model, loss, more.get("metric")) if isinstance(one, nn.Module)]
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     restore = [
-        *map(_module_state, modules),
-        _parameter_state([parameter for group in optimizer.param_groups for parameter in group["params"]]),
+        *map(module_state, modules),
+        _parameter_state([*held, *(parameter for module in modules for parameter in module.parameters())]),
         _optimizer_state(optimizer),
         *map(_generator_state, (train, val)),
     ]
@@ -59,13 +72,19 @@ def borrowed(
             back()
         return model
 
+    def regrouped(given: Iterable[Any]) -> Optimizer:
+        if groups is not None:
+            optimizer.param_groups[:] = _regrouped(optimizer, given)
+        return optimizer
+
     device = next((str(parameter.device) for parameter in model.parameters()), None)
     with ExitStack() as returned:  # every one, also where another fails
         for back in reversed(restore):
             returned.callback(back)
-        yield Task(
+        yield _BorrowedTask(
             model=fresh,
-            optimizer=lambda _groups: optimizer,
+            optimizer=regrouped,
+            groups=groups or nn.Module.parameters,
             train=train,
             val=val,
             loss=loss,
@@ -85,36 +104,24 @@ def _check(model: nn.Module, optimizer: Optimizer, given: Iterable[str]) -> None
         raise InvalidArgument("optimizer", "must step without a closure", optimizer)
     if any(is_lazy(parameter) for parameter in model.parameters()):
         raise InvalidArgument("model", "must know the shapes of its parameters: give it a batch first", model)
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    if not any(id(parameter) in held and parameter.requires_grad for parameter in model.parameters()):
-        raise InvalidArgument("optimizer", "must hold a parameter of the model that requires a gradient", optimizer)
+    own_optimizer(optimizer, model, {})
 
 
-def _module_state(model: nn.Module) -> Callable[[], None]:
-    parameters = _parameter_state(model.parameters())
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    plain = attributes(model)  # train or eval mode is among them
-    own = [dict(vars(module)) for module in model.modules()]
-    places: list[tuple[Any, dict[str, Any]]] = [
-        (held, dict(held))
-        for module in model.modules()
-        for held in (module._modules, module._parameters, module._buffers)
-    ]
-
-    def back() -> None:
-        for held, saved_places in places:  # a module may give a name to another tensor, or make a module as it goes
-            held.clear()
-            held.update(saved_places)
-        parameters()
-        for buffer, saved in buffers:
-            put(buffer, saved)
-        for module, values in zip(model.modules(), own, strict=True):
-            for name in vars(module).keys() - values.keys():
-                del vars(module)[name]
-            vars(module).update(values)  # not the tensors that training put there
-        set_attributes(model, plain)
-
-    return back
+def _regrouped(optimizer: Optimizer, groups: Iterable[Any]) -> list[dict[str, Any]]:
+    """Groups of the caller's own, with the settings that the optimizer has for their parameters, and one rate."""
+    settings = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    given = list(groups)
+    made = [dict(one) for one in given] if given and isinstance(given[0], dict) else [{"params": given}]
+    regrouped = []
+    for group in made:
+        group["params"] = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+        group["params"] = [one for one in group["params"] if id(one) in settings]
+        if group["params"]:
+            rest = {key: value for key, value in settings[id(group["params"][0])].items() if key != "lr_mult"}
+            regrouped.append(rest | {"lr": optimizer.defaults["lr"]} | group)
+    if not regrouped:
+        raise InvalidArgument("groups", "must hold a parameter that the optimizer holds", given)
+    return regrouped
 
 
 def _parameter_state(parameters: Iterable[Tensor]) -> Callable[[], None]:
@@ -134,14 +141,14 @@ def _parameter_state(parameters: Iterable[Tensor]) -> Callable[[], None]:
 
 def _optimizer_state(optimizer: Optimizer) -> Callable[[], None]:
     state = {parameter: deepcopy(values) for parameter, values in optimizer.state.items()}
-    groups = [
-        {key: deepcopy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups
-    ]
+    held = list(optimizer.param_groups)
+    groups = [{key: deepcopy(value) for key, value in group.items() if key != "params"} for group in held]
 
     def back() -> None:
         optimizer.state.clear()
         optimizer.state.update({parameter: deepcopy(values) for parameter, values in state.items()})
-        for group, saved in zip(optimizer.param_groups, groups, strict=True):
+        optimizer.param_groups[:] = held
+        for group, saved in zip(held, groups, strict=True):
             fresh = {"params": group["params"]} | deepcopy(saved)
             group.clear()
             group.update(fresh)

@@ -2,17 +2,24 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import is_dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
-from clr.errors import InvalidArgument
+from clr.errors import InvalidArgument, shown
 from clr.training.random_states import random_states, set_random_states
 
 Batch = Any
-Data = Any  # a tuple or mapping of equally long tensors, a map-style Dataset, or an iterable of batches
+Data = Any  # a tuple or mapping of equally long tensors, one tensor, a map-style Dataset, or an iterable of batches
+
+LONGEST_EPOCH = 10**8
+"""Batches in a pass above which nobody means an epoch: a sampler that should never end."""
+
+DESCRIBED = 4
+"""Parts of a batch that a message shows."""
 
 RESIDENT_SHARE = 0.5
 """Share of a GPU's free memory that data may take: the other half is for the network and its activations."""
@@ -42,12 +49,14 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def is_resident(data: Data) -> bool:
-    """Whether ``data`` is a tuple or mapping of tensors, indexed directly rather than through a loader."""
+    """Whether ``data`` is a tensor or a tuple or mapping of them, indexed directly rather than through a loader."""
     values = list(_parts(data))
     return bool(values) and all(isinstance(value, torch.Tensor) for value in values)
 
 
 def _parts(data: Data) -> Iterable[Any]:
+    if isinstance(data, torch.Tensor):
+        return (data,)
     return data.values() if isinstance(data, Mapping) else data if isinstance(data, tuple) else ()
 
 
@@ -68,7 +77,7 @@ def examples(data: Data) -> int | None:
         InvalidArgument: tensors of different lengths.
     """
     if is_resident(data):
-        lengths = [batch_length(value) for value in (data.values() if isinstance(data, Mapping) else data)]
+        lengths = [batch_length(value) for value in _parts(data)]
         if len(set(lengths)) > 1:
             raise InvalidArgument("train, val", "must hold equally long tensors", lengths)
         return lengths[0]
@@ -78,6 +87,8 @@ def examples(data: Data) -> int | None:
 
 def take(data: Data, index: torch.Tensor | slice) -> Batch:
     """The examples of resident ``data`` at ``index``, in the same structure."""
+    if isinstance(data, torch.Tensor):
+        return data[index]
     if isinstance(data, Mapping):
         return {key: value[index] for key, value in data.items()}
     return tuple(value[index] for value in data)
@@ -91,15 +102,21 @@ def batches_per_epoch(data: Data, batch_size: int) -> int:
     """
     count = examples(data)
     if count is None:
-        if any(isinstance(value, np.ndarray) for value in _parts(data)):
+        if any(isinstance(value, np.ndarray) for value in (*_parts(data), data)):
             raise InvalidArgument("train", "must hold tensors, not arrays; use torch.as_tensor", data)
         try:
             count, batch_size = len(data), 1
         except TypeError:  # also a loader whose dataset has none
-            raise InvalidArgument("train", "must have a length, its number of batches; wrap it", data) from None
+            raise InvalidArgument("train", f"must have a length, its number of batches; {_STEPS}", data) from None
     if count == 0:
         raise InvalidArgument("train", "must hold at least one example", data)
+    if count // batch_size > LONGEST_EPOCH:
+        rule = f"must have an epoch of at most {LONGEST_EPOCH:,} batches; {_STEPS}"
+        raise InvalidArgument("train", rule, count // batch_size)
     return max(1, count // batch_size)
+
+
+_STEPS = "give iterations_per_epoch=, the optimizer steps that count as one"
 
 
 class _Shuffled:
@@ -239,6 +256,30 @@ def validation_batches(
 def batch_length(batch: Batch) -> int:
     """Examples in a batch: the length of the first tensor found in it."""
     return next((len(tensor) for tensor in _tensors(batch) if tensor.ndim), 1)
+
+
+def is_one_tensor(batch: Batch) -> bool:
+    """Whether a batch is a tensor, alone or in a list: an input without a target."""
+    if isinstance(batch, list | tuple) and len(batch) == 1:
+        (batch,) = batch
+    return isinstance(batch, torch.Tensor)
+
+
+def described(value: Any, within: int = 2) -> str:
+    """What a batch or an output is made of, short enough for a message.
+
+    >>> described([torch.zeros(8, 4), {"labels": torch.zeros(8, dtype=torch.int64)}])
+    '(float32[8, 4], {labels: int64[8]})'
+    """
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if isinstance(value, Mapping) and within:
+        parts = [f"{key}: {described(one, within - 1)}" for key, one in islice(value.items(), DESCRIBED)]
+        return f"{{{', '.join(parts + ['...'] * (len(value) > DESCRIBED))}}}"
+    if isinstance(value, list | tuple) and within:
+        parts = [described(one, within - 1) for one in value[:DESCRIBED]]
+        return f"({', '.join(parts + ['...'] * (len(value) > DESCRIBED))})"
+    return shown(value)
 
 
 def _tensors(batch: Batch) -> Iterator[torch.Tensor]:

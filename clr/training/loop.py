@@ -13,11 +13,12 @@ from clr.errors import InvalidArgument
 from clr.run import Curve, Plan, Point, Result, Run
 from clr.schedules.cycles import rate_of
 from clr.schedules.plateau import Plateau
-from clr.schedules.torch_scheduler import multiplier
+from clr.schedules.torch_scheduler import multipliers
 from clr.training.checkpoint import Checkpoint
 from clr.training.data import TrainingBatches, placed, validation_batches
 from clr.training.divergence import Explosion
-from clr.training.module_state import attributes, set_attributes
+from clr.training.first_step import check_gradients, first_loss
+from clr.training.module_state import attributes, module_state, set_attributes
 from clr.training.optimizers import self_tuning
 from clr.training.random_states import OwnRandomStates, random_states, set_random_states
 from clr.training.task import Task
@@ -29,6 +30,9 @@ after a loss is no longer finite."""
 SCORED_SHARE = 1.5
 """Most validation examples scored at a point, over those trained on since the last, where a run limits them: scoring
 one takes a third of what training on it does, so the points take half of the training's time at most."""
+
+ONE_STEP = Run(policy="fixed", base_lr=1e-7, max_lr=1e-7, step_size_up=1, steps=1, seed=0, evaluate_every=1)
+"""What shows whether a task can be trained."""
 
 MOST_SKIPS = 40
 """A scaler that skips this many updates in a row has halved its scale from 2**16 to 2**-24, the smallest number of
@@ -63,7 +67,13 @@ def _device(task: Task, run: Run) -> torch.device:
     for field in ("steps", "step_size_up", "evaluate_every"):
         if getattr(run, field) < 1:
             raise InvalidArgument(field, "must be at least 1", getattr(run, field))
-    return torch.device(task.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(task.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        said = str(error).partition("\n")[0]
+        raise InvalidArgument("device", f"must be one that this machine has ({said})", task.device) from error
+    return device
 
 
 def _points(training: "_Training", checkpoint: Checkpoint | None) -> Iterator[Point]:
@@ -88,14 +98,13 @@ class _Training:
 
     def __init__(self, task: Task, run: Run, device: torch.device) -> None:
         self.run, self.device = run, device
+        self.model, self.optimizer = task.make(device)
         self.task = task = replace(task, train=placed(task.train, device), val=placed(task.val, device))
-        self.model = task.model().to(device)
         self.network = _compiled(self.model, task.compile)
-        self.optimizer = task.optimizer(task.groups(self.model))
         if run.optimizer is not None:
             self.optimizer = self_tuning(run.optimizer, self.optimizer)
         self._averaging("train")
-        self.multipliers = [multiplier(group) for group in self.optimizer.param_groups]
+        self.multipliers = multipliers(self.optimizer.param_groups)
         self.scaler = torch.amp.GradScaler(device.type, enabled=task.precision == "fp16")
         self.batches = TrainingBatches(task.train, task.batch_size, run.seed, device, task.collate, task.workers)
         self.rate = rate_of(run)
@@ -171,19 +180,26 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
         for _ in range(task.accumulate):
+            batch = next(self.batches)
             with _autocast(task, self.device):
-                loss = task.loss(*task.forward(self.network, next(self.batches)))
-            if self.step == 0:
-                _check_loss(loss)
+                if self.step:
+                    loss = task.loss(*task.forward(self.network, batch))
+                else:
+                    loss = first_loss(task, self.network, batch)
             losses.append(loss.detach().float())
             if task.accumulate > 1:  # a quotient by 1 is a node of the graph all the same
                 loss = loss / task.accumulate
             scaler.scale(loss).backward()
+        if self.step == 0:
+            check_gradients(self.optimizer)
         total = losses[0] if task.accumulate == 1 else torch.stack(losses).mean()
-        if task.clip_norm is not None:
+        if task.clip_norm is not None or task.clip_value is not None:
             scaler.unscale_(self.optimizer)
             trained = [one for group in self.optimizer.param_groups for one in group["params"]]
-            nn.utils.clip_grad_norm_(trained, task.clip_norm)
+            if task.clip_value is not None:
+                nn.utils.clip_grad_value_(trained, task.clip_value)
+            if task.clip_norm is not None:
+                nn.utils.clip_grad_norm_(trained, task.clip_norm)
         before = scaler.get_scale()
         scaler.step(self.optimizer)
         scaler.update()
@@ -247,11 +263,15 @@ def _compiled(model: nn.Module, how: bool | str) -> nn.Module:
 
 @torch.no_grad()
 def evaluate(task: Task, model: nn.Module, device: torch.device, limit: int | None = None) -> float | None:
-    """Metric over the first ``limit`` validation examples (None: all); None when the task has no validation data."""
+    """Metric over the first ``limit`` validation examples (None: all); None when the task has no validation data.
+
+    It leaves no trace: a state that the model carries from batch to batch, buffers, modes and random states go on as
+    they were.
+    """
     if task.val is None:
         return None
     _, _, score = task.score
-    modes = [(module, module.training) for module in model.modules()]
+    back, states = module_state(model), random_states()
     model.eval()
     try:
         total, weight = torch.zeros((), device=device), 0
@@ -261,8 +281,8 @@ def evaluate(task: Task, model: nn.Module, device: torch.device, limit: int | No
                 total += _one_number(score(output, target), device) * size
             weight += size
     finally:
-        for module, mode in modes:
-            module.training = mode
+        back()
+        set_random_states(states)
     if weight == 0:
         raise InvalidArgument("val", "must hold at least one example", task.val)
     return total.item() / weight
@@ -273,15 +293,6 @@ def _one_number(value: Any, device: torch.device) -> Tensor:
         return torch.as_tensor(value, device=device).float().reshape(())
     except (TypeError, RuntimeError):
         raise InvalidArgument("metric", "must return one number, the mean over the batch", value) from None
-
-
-def _check_loss(loss: Any) -> None:
-    if not isinstance(loss, Tensor):
-        raise InvalidArgument("loss", "must return a scalar tensor", loss)
-    if loss.ndim:
-        raise InvalidArgument("loss", "must return a scalar tensor, the mean over the batch", loss)
-    if not loss.requires_grad:
-        raise InvalidArgument("loss", "must depend on a parameter that requires a gradient", loss)
 
 
 def _autocast(task: Task, device: torch.device) -> Any:
@@ -298,12 +309,17 @@ def curve_of(task: Task, run: Run) -> Curve:
 
 
 def execute(task: Task, plan: Plan[Result]) -> Result:
-    """Carry out a plan here, one run after the other."""
+    """Carry out a plan here, one run after the other.
+
+    A plan that asks for none says nothing before one step was made: it might be a task that cannot be trained.
+    """
     curves: list[Curve] | None = None  # as for any generator, what is sent first
     while True:
         try:
             runs = plan.send(curves)  # type: ignore[arg-type]
         except StopIteration as stop:
+            if curves is None:
+                curve_of(task, ONE_STEP)
             result: Result = stop.value
             return result
         curves = [curve_of(task, run) for run in runs]

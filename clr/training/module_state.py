@@ -1,5 +1,6 @@
-"""What a module holds beside parameters and buffers and may change as it trains: counters, sums of a metric."""
+"""What a module holds beside its parameters and may change as it runs: buffers, counters, carried states."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -25,6 +26,36 @@ def set_attributes(model: nn.Module, saved: Attributes) -> None:
     for module, values in zip(model.modules(), saved, strict=True):
         for name, value in values.items():
             vars(module)[name] = _put(vars(module).get(name), value)
+
+
+def module_state(model: nn.Module) -> Callable[[], None]:
+    """A function that puts back all that modules hold now, but for the values of parameters.
+
+    These are buffers (persistent or not), plain attributes, train or eval mode, and which parameter, buffer, module or
+    other attribute has which name.
+    """
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    plain = attributes(model)  # train or eval mode is among them
+    own = [dict(vars(module)) for module in model.modules()]
+    places: list[tuple[Any, dict[str, Any]]] = [
+        (held, dict(held))
+        for module in model.modules()
+        for held in (module._modules, module._parameters, module._buffers)
+    ]
+
+    def back() -> None:
+        for held, saved_places in places:  # a module may give a name to another tensor, or make a module as it goes
+            held.clear()
+            held.update(saved_places)
+        for buffer, saved in buffers:
+            put(buffer, saved)
+        for module, values in zip(model.modules(), own, strict=True):
+            for name in vars(module).keys() - values.keys():
+                del vars(module)[name]
+            vars(module).update(values)  # not the tensors that training put there
+        set_attributes(model, plain)
+
+    return back
 
 
 def _is_plain(value: Any) -> bool:

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from clr.schedules.torch_scheduler import multipliers
+
 
 def self_tuning(name: str, plain: Optimizer) -> Optimizer:
     """The optimizer ``name`` in place of ``plain``: the same parameters, weight decay, momentum or betas.
@@ -22,15 +24,17 @@ def self_tuning(name: str, plain: Optimizer) -> Optimizer:
     if name == "prodigy":
         made = Prodigy(_groups(plain), **betas)
     elif "momentum" in plain.defaults:
-        made = SGDScheduleFree(_groups(plain, "lr_mult"), momentum=plain.defaults["momentum"] or 0.9)
+        made = SGDScheduleFree(
+            _groups(plain, multipliers(plain.param_groups)), momentum=plain.defaults["momentum"] or 0.9
+        )
     else:
-        made = AdamWScheduleFree(_groups(plain, "lr_mult"), **betas)
+        made = AdamWScheduleFree(_groups(plain, multipliers(plain.param_groups)), **betas)
     return made
 
 
-def _groups(plain: Optimizer, *more: str) -> list[dict[str, Any]]:
+def _groups(plain: Optimizer, shares: list[float] | None = None) -> list[dict[str, Any]]:
     """The parameter groups with what every optimizer understands. Prodigy wants one rate for all."""
-    return [
-        {name: group[name] for name in ("params", "weight_decay", *more) if name in group}
-        for group in plain.param_groups
+    groups: list[dict[str, Any]] = [
+        {name: group[name] for name in ("params", "weight_decay") if name in group} for group in plain.param_groups
     ]
+    return groups if shares is None else [group | {"lr_mult": one} for group, one in zip(groups, shares, strict=True)]

@@ -1,10 +1,11 @@
 """A task: what is trained, on which data, and how it is scored."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,9 @@ from torch.optim import Optimizer
 from clr.errors import InvalidArgument
 from clr.run import Direction
 from clr.schedules.policies import is_number
-from clr.training.data import Batch, Data, batches_per_epoch
+from clr.schedules.torch_scheduler import multipliers
+from clr.training.data import Batch, Data, batches_per_epoch, described
+from clr.training.network import own_network, own_optimizer
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -24,16 +27,36 @@ def accuracy(output: Tensor, target: Tensor) -> Tensor:
 
 
 def forward(model: nn.Module, batch: Batch) -> tuple[Any, Any]:
-    """Output and target of a batch: ``(input, target)`` pairs, or a mapping given to the model as keywords."""
+    """Output and target of a batch.
+
+    ``(input, target)`` is a pair, a mapping is given to the model as keywords, and one tensor, alone or in a list, is
+    an input that has no target: its loss is the model's own.
+
+    Raises:
+        InvalidArgument: the batch is none of these.
+    """
     if isinstance(batch, Mapping):
         return model(**batch), batch.get("labels")
-    inputs, target = batch
-    return model(inputs), target
+    if isinstance(batch, Tensor):
+        return model(batch), None
+    if isinstance(batch, Sequence) and not isinstance(batch, str) and len(batch) in (1, 2):
+        return model(batch[0]), batch[1] if len(batch) == 2 else None
+    raise InvalidArgument(
+        "forward",
+        f"must say how a batch of {described(batch)} is taken apart: "
+        "give forward=lambda model, batch: (output, target)",
+    )
 
 
 def model_loss(output: Any, _target: Any) -> Tensor:
-    """The loss that a model computed itself (``output.loss`` or ``output["loss"]``)."""
+    """The loss that a model computed itself: ``output.loss``, ``output["loss"]``, or an output that is one number.
+
+    Raises:
+        InvalidArgument: there is none.
+    """
     loss: Tensor | None = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if loss is None and isinstance(output, Tensor) and output.ndim == 0:
+        loss = output
     if loss is None:
         raise InvalidArgument("loss", "must be given, since the model's output holds none", output)
     return loss
@@ -42,16 +65,46 @@ def model_loss(output: Any, _target: Any) -> Tensor:
 def optimizer(name: str = "SGD", **args: Any) -> Callable[[Iterable[Any]], Optimizer]:
     """Maker of the torch optimizer ``name``: called with parameters or groups. SGD has momentum 0.9 by default.
 
+    Args:
+        name: of a class of ``torch.optim`` that steps without a closure.
+        args: its arguments but for ``params`` and ``lr``, which is set at every step by the policy.
+
     Raises:
-        InvalidArgument: when torch has no such optimizer.
+        InvalidArgument: torch has no such optimizer, or it does not take these arguments.
     """
     kind = getattr(torch.optim, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer):
         raise InvalidArgument("optimizer.name", "must be an optimizer of torch.optim", name)
-    make: Callable[..., Optimizer] = kind
+    if kind is torch.optim.LBFGS:
+        raise InvalidArgument("optimizer.name", "must be an optimizer that steps without a closure", name)
+    known = [one for one in inspect.signature(kind).parameters if one not in ("params", "lr")]
+    for argument in args:
+        if argument not in known:
+            raise InvalidArgument(f"optimizer.args.{argument}", f"must be one of {', '.join(known)}")
     if name == "SGD":
         args = {"momentum": 0.9} | args
-    return partial(make, lr=1e-3, **args)  # the rate is set at every step by the policy
+    args = {key: tuple(value) if isinstance(value, list) else value for key, value in args.items()}
+    make: Callable[..., Optimizer] = kind
+    try:
+        make([nn.Parameter(torch.zeros(1, 1))], lr=1e-3, **args)  # its values are checked by torch itself
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InvalidArgument("optimizer.args", f"must be what torch.optim.{name} takes; {error}", args) from error
+    return partial(make, lr=1e-3, **args)
+
+
+class _StepsOfAnEpoch:
+    """What was given, else what one pass over the data takes."""
+
+    def __get__(self, task: "Task | None", _kind: Any = None) -> Any:
+        if task is None:
+            return None
+        given = vars(task).get("iterations_per_epoch")
+        if given is not None:
+            return given
+        return max(1, batches_per_epoch(task.train, task.batch_size) // task.accumulate)
+
+    def __set__(self, task: "Task", value: int | None) -> None:
+        vars(task)["iterations_per_epoch"] = value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,28 +112,36 @@ class Task:
     """What a training run needs. The learning rate is not part of it.
 
     Args:
-        model: makes a freshly initialised model; called once a run, under that run's seed.
-        train: tuple or mapping of equally long tensors (kept on the device where they fit), a map-style ``Dataset``,
-            or an iterable of batches with a length, such as a ``DataLoader``.
-        loss: ``loss(output, target)`` -> scalar tensor, the mean over the batch. May be negative.
+        model: makes a freshly initialised model; called once a run, under that run's seed, and once more before the
+            first, to see whether it returns the same weights again. If it does (``lambda: net``, or a new head on
+            ``net``), or is itself a network, every run trains a copy from these weights, which stay as they are:
+            fine-tuning.
+        train: tuple or mapping of equally long tensors (kept on the device where they fit), one tensor, a map-style
+            ``Dataset``, or an iterable of batches with a length, such as a ``DataLoader``.
+        loss: ``loss(output, target)`` -> scalar tensor, the mean over the batch. May be negative. Default: the model
+            computes its own.
         val: as ``train``; None scores a run by its training loss alone.
         metric: ``"accuracy"``, ``"loss"``, or ``metric(output, target)`` -> mean over the batch's examples; batches
             are averaged by their number of examples. None: no metric, the validation loss (if any) is minimised.
         direction: whether a larger metric is better. Default: maximize. A loss is always minimised.
         optimizer: called with the parameter groups, returns a torch optimizer. See ``clr.training.task.optimizer``.
-        groups: model -> parameter groups; a group's ``"lr_mult"`` multiplies the rate for that group.
+        groups: model -> parameter groups; a group's ``"lr_mult"`` multiplies the rate for that group. Without one,
+            groups keep the proportions of their ``"lr"``, and the largest has the rate itself.
         forward: ``forward(model, batch)`` -> (output, target), for batches of a structure of their own.
         batch_size: examples per batch (ignored where ``train`` yields batches itself).
         accumulate: batches per optimizer step, >= 1. Steps, and so the policy, count optimizer steps.
         clip_norm: largest gradient norm, > 0, or None.
+        clip_value: largest absolute value of a gradient, > 0, or None.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (with a gradient scaler; an update that it skips is no step).
         device: torch device; None takes CUDA where there is one.
         compile: whether ``torch.compile`` makes the network, or with which of its backends.
         collate: for a ``Dataset``, as in ``DataLoader``.
         workers: loader processes for a ``Dataset``, >= 0.
+        iterations_per_epoch: optimizer steps that count as one epoch, >= 1. Default: one pass over ``train``; needed
+            where that has no length or no end.
     """
 
-    model: Callable[[], nn.Module]
+    model: nn.Module | Callable[[], nn.Module]
     train: Data
     loss: Callable[[Any, Any], Tensor] = model_loss
     val: Data | None = None
@@ -92,20 +153,30 @@ class Task:
     batch_size: int = 64
     accumulate: int = 1
     clip_norm: float | None = None
+    clip_value: float | None = None
     precision: Precision = "fp32"
     device: str | None = None
     compile: bool | str = False
     collate: Callable[[list[Any]], Batch] | None = None
     workers: int = 0
+    iterations_per_epoch: int = cast(int, _StepsOfAnEpoch())
 
     def __post_init__(self) -> None:
-        for field, least in (("batch_size", 1), ("accumulate", 1), ("workers", 0)):
-            value = getattr(self, field)
+        for name, least in (("batch_size", 1), ("accumulate", 1), ("workers", 0), ("iterations_per_epoch", 1)):
+            value = vars(self)[name]
             whole = isinstance(value, Integral) and not isinstance(value, bool)
-            _require(field, value, f"must be a whole number, at least {least}", whole and value >= least)
-        positive = self.clip_norm is None or (is_number(self.clip_norm) and self.clip_norm > 0)
-        _require("clip_norm", self.clip_norm, "must be a number above 0", positive)
-        _require("loss", self.loss, "must be a function of output and target", callable(self.loss))
+            derived = name == "iterations_per_epoch" and value is None
+            _require(name, value, f"must be a whole number, at least {least}", derived or (whole and value >= least))
+        for name in ("clip_norm", "clip_value"):
+            value = vars(self)[name]
+            _require(name, value, "must be a number above 0", value is None or (is_number(value) and value > 0))
+        _require("model", self.model, "must be a network, or a function that makes one", callable(self.model))
+        for name, takes in _FUNCTIONS.items():
+            value = vars(self)[name]
+            _require(name, value, f"must be a function of {takes}", callable(value))
+            made = f"must be a function of {takes}, but a class has to be made first: {name}={_name(value)}()"
+            _require(name, value, made, not (isinstance(value, type) and issubclass(value, nn.Module)))
+        _require("optimizer", self.optimizer, _MAKER, callable(self.optimizer))
         known = self.metric in (None, "accuracy", "loss") or callable(self.metric)
         _require("metric", self.metric, 'must be "accuracy", "loss" or a function', known)
         known = self.precision in ("fp32", "bf16", "fp16")
@@ -117,10 +188,28 @@ class Task:
         known = isinstance(self.compile, bool) or self.compile in backends
         _require("compile", self.compile, f"must be true, false or one of {', '.join(backends)}", known)
 
+    def changed(self, **changes: Any) -> Self:
+        """The same task but for these fields; the length of an epoch follows them unless it was given."""
+        return replace(self, **{"iterations_per_epoch": vars(self)["iterations_per_epoch"]} | changes)
+
+    def make(self, device: torch.device) -> tuple[nn.Module, Optimizer]:
+        """A network on ``device`` and its optimizer, for one run: they share nothing with the caller or another run.
+
+        Raises:
+            InvalidArgument: the model or the optimizer that the task makes is none, or they do not fit.
+        """
+        network, copies = own_network(self.model)
+        network.to(device)
+        made = self.optimizer(self.groups(network))
+        if not isinstance(made, Optimizer):
+            raise InvalidArgument("optimizer", "must return a torch optimizer", made)
+        return network, own_optimizer(made, network, copies)
+
     @property
-    def iterations_per_epoch(self) -> int:
-        """Optimizer steps in one pass over the training data."""
-        return max(1, batches_per_epoch(self.train, self.batch_size) // self.accumulate)
+    def multipliers(self) -> list[float]:
+        """What the rate is multiplied by for each parameter group; it takes making a network to know."""
+        _, made = self.make(torch.device("cpu"))
+        return multipliers(made.param_groups)
 
     @property
     def score(self) -> "tuple[str, Direction, Callable[[Any, Any], Any]]":
@@ -133,9 +222,21 @@ class Task:
         return getattr(self.metric, "__name__", "metric"), self.direction or "maximize", self.metric
 
 
+_FUNCTIONS = {"loss": "output and target", "forward": "model and batch", "groups": "the model"}
+
+_MAKER = (
+    "must be a function that makes one of parameter groups, such as "
+    "lambda groups: torch.optim.AdamW(groups, weight_decay=0.1)"
+)
+
+
 def _require(field: str, value: Any, rule: str, holds: bool) -> None:
     if not holds:
         raise InvalidArgument(field, rule, value)
+
+
+def _name(value: Any) -> str:
+    return getattr(value, "__name__", "")
 
 
 def _is_device(name: str | None) -> bool:

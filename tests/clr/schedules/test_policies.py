@@ -181,7 +181,7 @@ def test_an_exponential_ramp_over_the_whole_range_of_floats_does_not_overflow() 
     ("name", "change", "says"),
     [
         ("cosinus", {}, "policy: must be one of triangular, .*'cosinus'"),
-        ("triangular", {"base_lr": 0.0}, "base_lr: .* above 0, but got 0.0"),
+        ("triangular", {"base_lr": -0.1}, "base_lr: .* at least 0, but got -0.1"),
         ("exponential_ramp", {"base_lr": 0.0}, "base_lr: .* above 0, but got 0.0"),
         ("linear_ramp", {"base_lr": -0.1}, "base_lr: .* at least 0, but got -0.1"),
         ("linear_ramp", {"base_lr": 0.0, "max_lr": 0.0}, "max_lr: .* above 0, but got 0.0"),

@@ -7,11 +7,21 @@ import numpy as np
 import pytest
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    ConstantLR,
+    CosineAnnealingLR,
+    CyclicLR,
+    ExponentialLR,
+    LinearLR,
+    LRScheduler,
+    SequentialLR,
+    StepLR,
+)
 
 from clr.errors import InvalidArgument
 from clr.schedules.policies import DECAYING, POLICIES, schedule
-from clr.schedules.torch_scheduler import scheduler
+from clr.schedules.torch_scheduler import multipliers, scheduler
 
 ARGUMENTS: dict[str, Any] = {"base_lr": 0.001, "max_lr": 0.006, "stepsize": 7}
 
@@ -128,7 +138,7 @@ def test_a_state_made_from_numpy_scalars_holds_plain_values_and_loads_as_weights
         stepsize=np.int64(7),
         gamma=np.float64(0.9),
     )
-    assert {type(value) for value in cycle.state_dict().values()} == {str, float, int, type(None)}
+    assert {type(value) for value in cycle.state_dict().values()} == {str, float, int, list, type(None)}
     assert saved_and_loaded(cycle.state_dict()) == cycle.state_dict()
 
 
@@ -136,7 +146,8 @@ def test_a_state_made_from_numpy_scalars_holds_plain_values_and_loads_as_weights
     ("change", "says"),
     [
         ({"policy": "square"}, "policy: must be one of"),
-        ({"last_epoch": -1}, "last_epoch: .* at least 0, but got -1"),
+        ({"last_epoch": 1.5}, "last_epoch: must be a whole number, but got 1.5"),
+        ({"multipliers": [1.0, 1.0]}, r"multipliers: must be one per parameter group \(1\)"),
         ({"max_lr": 0.0001}, "base_lr: must be at most max_lr"),
         ({"base_lr": [0.001, 0.002]}, r"base_lr: .* one per parameter group \(1\)"),
         ({"extra": 1}, "state_dict: must hold policy, "),
@@ -224,7 +235,7 @@ def test_it_takes_its_turn_in_torchs_sequential_lr() -> None:
         ({"policy": "square"}, "policy: must be one of"),
         ({"base_lr": 0.01}, "base_lr: must be at most max_lr"),
         ({"max_lr": [0.01, 0.02]}, r"max_lr: .* one per parameter group \(1\), but got \[0.01, 0.02\]"),
-        ({"base_lr": [-0.001]}, "base_lr: .* above 0, but got -0.001"),
+        ({"base_lr": [-0.001]}, "base_lr: .* at least 0, but got -0.001"),
         ({"stepsize": 2.5}, "stepsize: .* whole number"),
         ({"stepsize_down": 0}, "stepsize_down: .* at least 1"),
         ({"gamma": 0.9}, "gamma: must be left out: triangular takes none"),
@@ -246,3 +257,120 @@ def test_a_bad_multiplier_is_refused(value: Any) -> None:
 
 def test_it_is_a_torch_scheduler() -> None:
     assert isinstance(scheduler(sgd(), **ARGUMENTS), LRScheduler)
+
+
+def both(groups: int = 2, lr: float = 0.1) -> tuple[Optimizer, Optimizer]:
+    return sgd(*({} for _ in range(groups)), lr=lr), sgd(*({} for _ in range(groups)), lr=lr)
+
+
+def torchs(optimizer: Optimizer) -> CyclicLR:
+    return CyclicLR(optimizer, 0.001, 0.006, 7, cycle_momentum=False)
+
+
+COMPOSED: dict[str, Callable[[Optimizer, Callable[[Optimizer], LRScheduler]], LRScheduler]] = {
+    "after a warm-up": lambda one, cycle: SequentialLR(one, [LinearLR(one, 0.1, total_iters=5), cycle(one)], [5]),
+    "before a descent": lambda one, cycle: SequentialLR(one, [cycle(one), CosineAnnealingLR(one, 9)], [6]),
+    "between two": lambda one, cycle: SequentialLR(one, [ConstantLR(one), cycle(one), StepLR(one, 3)], [4, 12]),
+    "chained": lambda one, cycle: ChainedScheduler([cycle(one)], one),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*epoch parameter in `scheduler.step")
+@pytest.mark.parametrize("name", COMPOSED)
+def test_composed_with_torchs_schedulers_it_is_like_torchs_own(name: str) -> None:
+    ours, theirs = both()
+    mine = COMPOSED[name](ours, lambda one: scheduler(one, **ARGUMENTS))
+    for now, then in zip(advance(mine, 30), advance(COMPOSED[name](theirs, torchs), 30), strict=True):
+        assert now == pytest.approx(then, rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*epoch parameter in `scheduler.step")
+@pytest.mark.parametrize("steps", [0, 2, 4, 9, 14])
+@pytest.mark.parametrize("name", [one for one in COMPOSED if one != "chained"])
+def test_a_composition_resumes_from_anywhere_also_while_the_cycle_waits_for_its_turn(name: str, steps: int) -> None:
+    def made() -> LRScheduler:
+        return COMPOSED[name](sgd({}, {}), lambda one: scheduler(one, **ARGUMENTS))
+
+    whole = advance(made(), 30)
+    first = made()
+    advance(first, steps)
+    state = saved_and_loaded({"optimizer": first.optimizer.state_dict(), "schedule": first.state_dict()})
+    resumed = made()
+    resumed.optimizer.load_state_dict(state["optimizer"])
+    resumed.load_state_dict(state["schedule"])
+    assert advance(resumed, 30 - steps) == whole[steps:]
+
+
+@pytest.mark.parametrize("follower", [lambda one: ExponentialLR(one, 0.9), lambda one: CosineAnnealingLR(one, 9)])
+def test_a_scheduler_that_follows_starts_where_it_does_after_torchs(follower: Callable[[Optimizer], Any]) -> None:
+    ours, theirs = both()
+    advance(scheduler(ours, **ARGUMENTS), 5)
+    advance(torchs(theirs), 5)
+    assert [group["initial_lr"] for group in ours.param_groups] == [0.001, 0.001]
+    for now, then in zip(advance(follower(ours), 5), advance(follower(theirs), 5), strict=True):
+        assert now == pytest.approx(then, rel=1e-12)
+
+
+def test_all_that_a_scheduler_holds_is_in_its_state() -> None:
+    first, second = scheduler(sgd(lr=0.3), **ARGUMENTS), scheduler(sgd(), "hann", **ARGUMENTS | {"max_lr": 1.0})
+    advance(first, 10)
+    second.load_state_dict(first.state_dict())
+    assert {key: value for key, value in vars(second).items() if key != "optimizer"} == {
+        key: value for key, value in vars(first).items() if key != "optimizer"
+    }
+
+
+def test_groups_keep_the_proportions_of_their_own_rates() -> None:
+    rates = advance(scheduler(sgd({"lr": 0.003}, {"lr": 0.03}), base_lr=0.01, max_lr=0.1, stepsize=2), 3)
+    assert np.array(rates) == pytest.approx(np.array([[0.001, 0.01], [0.0055, 0.055], [0.01, 0.1]]))
+
+
+def test_proportions_are_in_the_state_and_survive_a_resume_from_equal_rates() -> None:
+    first = scheduler(sgd({"lr": 0.003}, {"lr": 0.03}), **ARGUMENTS)
+    whole = advance(scheduler(sgd({"lr": 0.003}, {"lr": 0.03}), **ARGUMENTS), 20)
+    advance(first, 9)
+    resumed = scheduler(sgd({}, {}), **ARGUMENTS)
+    resumed.optimizer.load_state_dict(first.optimizer.state_dict())
+    resumed.load_state_dict(saved_and_loaded(first.state_dict()))
+    assert advance(resumed, 11) == whole[9:]
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ([{"lr": 0.1}, {"lr": 0.1}], [1.0, 1.0]),
+        ([{"lr": 0.0003}, {"lr": 0.003}, {"lr": 0.0}], [0.1, 1.0, 0.0]),
+        ([{"lr": 0.0, "initial_lr": 0.01}, {"lr": 0.0, "initial_lr": 0.04}], [0.25, 1.0]),
+        ([{"lr": 0.0}, {"lr": 0.0}], [1.0, 1.0]),
+        ([{"lr": None}, {"lr": 0.1}], [1.0, 1.0]),
+        ([{"lr": torch.tensor(0.5)}, {"lr": torch.tensor(1.0)}], [0.5, 1.0]),
+        ([{"lr": 0.1, "lr_mult": 3}, {"lr": 0.01}], [3.0, 1.0]),
+    ],
+)
+def test_a_multiplier_is_the_groups_own_or_its_share_of_the_largest_rate(groups: Any, expected: list[float]) -> None:
+    assert multipliers(groups) == expected
+
+
+def test_bounds_for_each_group_are_kept_to_whatever_their_rates_were() -> None:
+    cycle = scheduler(sgd({"lr": 0.003}, {"lr": 0.03}), base_lr=[0.1, 0.2], max_lr=[0.5, 0.6], stepsize=1)
+    assert advance(cycle, 2) == [[0.1, 0.2], [0.5, 0.6]]
+
+
+def test_a_cycle_may_begin_at_zero_as_torchs_may() -> None:
+    ours = scheduler(sgd(), base_lr=0, max_lr=0.1, stepsize=4)
+    theirs = CyclicLR(sgd(), 0, 0.1, 4, cycle_momentum=False)
+    assert np.array(advance(ours, 20)) == pytest.approx(np.array(advance(theirs, 20)))
+
+
+def test_a_group_that_is_added_later_has_the_rate_itself() -> None:
+    cycle = scheduler(sgd({"lr": 0.01}, {"lr": 0.1}), base_lr=0.1, max_lr=0.3, stepsize=2)
+    advance(cycle, 2)
+    cycle.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})
+    assert cycle.get_lr() == pytest.approx([0.03, 0.3, 0.3])
+
+
+def test_rates_held_in_tensors_are_set_in_place() -> None:
+    held = torch.tensor(0.1)
+    cycle = scheduler(torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=held), **ARGUMENTS)
+    assert cycle.optimizer.param_groups[0]["lr"] is held
+    assert held == pytest.approx(0.001)

@@ -181,10 +181,11 @@ def test_the_length_of_a_batch_is_that_of_its_first_tensor(batch: Any, length: i
     assert batch_length(batch) == length
 
 
-def test_only_tuples_and_mappings_of_tensors_are_resident() -> None:
+def test_only_tensors_and_tuples_and_mappings_of_them_are_resident() -> None:
+    assert is_resident(X)
     assert is_resident((X, Y))
     assert is_resident({"x": X})
-    assert not any(is_resident(data) for data in ([X, Y], (X, "y"), (), {}, TensorDataset(X), X))
+    assert not any(is_resident(data) for data in ([X, Y], (X, "y"), (), {}, TensorDataset(X)))
 
 
 def test_only_tensors_and_map_style_datasets_have_a_number_of_examples() -> None:

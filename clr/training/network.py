@@ -1,0 +1,98 @@
+"""The network of one run: a fresh one, or a copy where the caller's weights are what training starts from."""
+
+import inspect
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from torch.optim import Optimizer
+
+from clr.errors import InvalidArgument
+from clr.training.random_states import random_states, set_random_states
+
+Copies = dict[int, Any]
+"""What a network is a copy of: by ``id``, as in ``deepcopy``. Empty where it is none."""
+
+
+_shared: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+"""Makers of networks, and whether they return the same weights again: found out once."""
+
+
+def own_network(model: nn.Module | Callable[[], nn.Module]) -> tuple[nn.Module, Copies]:
+    """A network that no other run trains, and what it is a copy of.
+
+    Args:
+        model: a network, or a function that makes one, perhaps the same one again, or one around the same weights.
+
+    Raises:
+        InvalidArgument: ``model`` makes no network, or one that is shared and cannot be copied.
+    """
+    network = model if isinstance(model, nn.Module) else _made(model)
+    if network is not model and not _is_shared(network, model):
+        return network, {}
+    copies: Copies = {}
+    try:
+        copied = deepcopy(network, copies)
+    except Exception as error:
+        rule = f"must make a new network at each call, or one that deepcopy can copy; {type(error).__name__}: {error}"
+        raise InvalidArgument("model", rule, network) from error
+    for mine, yours in zip(copied.parameters(), network.parameters(), strict=True):
+        vars(mine).update(vars(yours))  # marks such as "no weight decay", which are lost in a copy
+    return copied, copies
+
+
+def own_optimizer(optimizer: Optimizer, network: nn.Module, copies: Copies) -> Optimizer:
+    """The optimizer of ``network``, also where it was made of the weights that those are a copy of.
+
+    Raises:
+        InvalidArgument: it holds no parameter of the network that can be trained.
+    """
+    if not _holds(optimizer, network) and copies:
+        optimizer = deepcopy(optimizer, copies)
+    if not _holds(optimizer, network):
+        raise InvalidArgument("optimizer", "must hold a parameter of the model that requires a gradient", optimizer)
+    return optimizer
+
+
+def _holds(optimizer: Optimizer, network: nn.Module) -> bool:
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return any(id(parameter) in held and parameter.requires_grad for parameter in network.parameters())
+
+
+def _made(model: Callable[[], nn.Module]) -> nn.Module:
+    with suppress(ValueError):  # no signature to look at
+        try:
+            inspect.signature(model).bind()
+        except TypeError as error:
+            raise InvalidArgument("model", f"must be called without arguments; {error}", model) from None
+    network = model()
+    if not isinstance(network, nn.Module):
+        raise InvalidArgument("model", "must make a torch module", network)
+    return network
+
+
+def _is_shared(network: nn.Module, model: Callable[[], nn.Module]) -> bool:
+    """Whether another call returns weights or buffers of this network; the random states are left as they are."""
+    with suppress(TypeError):  # of no weak reference
+        if model in _shared:
+            return _shared[model]
+    states = random_states()
+    try:
+        shared = not _memory(network).isdisjoint(_memory(_made(model)))
+    finally:
+        set_random_states(states)
+    with suppress(TypeError):
+        _shared[model] = shared
+    return shared
+
+
+def _memory(network: nn.Module) -> set[int]:
+    found = set()
+    for tensor in (*network.parameters(), *network.buffers()):
+        found.add(id(tensor))
+        with suppress(RuntimeError, ValueError, NotImplementedError):  # of no storage, or of no shape yet
+            found.add(tensor.untyped_storage().data_ptr() or id(tensor))
+    return found
