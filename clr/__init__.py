@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clr.client.asynchronous import AsyncClient as AsyncClient
     from clr.client.sync import Client as Client
+    from clr.commands.current_run import current_run as current_run
     from clr.range_tests.bounds import Bounds as Bounds
     from clr.range_tests.recorded import read_bounds as read_bounds
     from clr.schedules.policies import POLICIES as POLICIES
@@ -28,6 +29,7 @@ _HOMES = {
     "Client": "clr.client.sync",
     "Recommendation": "clr.tuning.recommendation",
     "Task": "clr.training.task",
+    "current_run": "clr.commands.current_run",
     "load_task": "clr.tasks",
     "range_test": "clr.tuning.in_process",
     "read_bounds": "clr.range_tests.recorded",

@@ -132,3 +132,11 @@ class DataMissing(ClrError, FileNotFoundError):
 
 class BrokenTask(ClrError):
     """A task of a user's own code cannot be made; the message says what is wrong, on one line, and where."""
+
+
+class BrokenProgram(ClrError):
+    """A program cannot be started as a trainer, or breaks the rules by which it reports: it would again."""
+
+
+class ProgramDied(ClrError):
+    """A program that trains ended, or fell silent, before its run was done: it may do better another time."""

@@ -18,23 +18,24 @@ REFUSAL = f"must hold no {REQUIREMENTS} (the service's admin may set CLR_CODE_RE
 INSTALL_TIMEOUT_S = 1800
 
 
-def satisfy(root: Path, packages: Path, policy: Policy) -> None:
+def satisfy(root: Path, packages: Path, policy: Policy) -> str | None:
     """Carry out the admin's choice for the bundle unpacked at ``root``; what is installed goes to ``packages``.
+
+    Returns:
+        What to add to the import path, if anything was installed.
 
     Raises:
         BrokenTask: the choice is to refuse, or pip failed.
     """
     file = root / REQUIREMENTS
     if policy == "ignore" or not file.exists():
-        return
+        return None
     if policy == "refuse":
         raise BrokenTask(f"code: {REFUSAL}")
     if not packages.is_dir():
         _install(file, packages)
     scheme = sysconfig.get_preferred_scheme("prefix")
-    installed = sysconfig.get_path("purelib", scheme, {"base": str(packages), "platbase": str(packages)})
-    if installed not in sys.path:
-        sys.path.append(installed)
+    return sysconfig.get_path("purelib", scheme, {"base": str(packages), "platbase": str(packages)})
 
 
 def _install(file: Path, packages: Path) -> None:

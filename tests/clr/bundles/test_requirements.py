@@ -40,12 +40,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_what_is_missing_is_installed_once_beside_the_bundle_and_what_is_there_stays(root: Path) -> None:
     packages = root.with_suffix(".packages")
-    satisfy(root, packages, "install")
+    installed = satisfy(root, packages, "install")
+    assert installed is not None
+    sys.path.append(installed)
     assert import_module("tiny").NAME == "tiny"
     assert Path(import_module("tiny").__file__ or "").is_relative_to(packages)
     assert not list(packages.rglob("numpy"))
     (root / WHEEL).unlink()
-    satisfy(root, packages, "install")
+    assert satisfy(root, packages, "install") == installed
 
 
 def test_a_version_other_than_the_services_is_refused_in_one_line(root: Path) -> None:

@@ -1,0 +1,38 @@
+"""A PyTorch training of your own that clr can start: `run` is what is new in it.
+
+By hand:     python examples/commands/pytorch.py
+By clr:      clr tune --epochs 10 --iterations-per-epoch 24 --direction maximize -- python examples/commands/pytorch.py
+"""
+
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import clr
+
+run = clr.current_run(base_lr=0.01, max_lr=0.1, step_size_up=120, steps=240)
+torch.manual_seed(run.seed)
+
+pixels, labels = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
+images = (pixels.float() - 4.9) / 6.0
+train = DataLoader(TensorDataset(images[:1200], labels[:1200]), batch_size=50, shuffle=True)
+model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+scheduler = run.scheduler(optimizer)
+
+batches = iter(train)
+for step in range(run.steps):
+    if step % len(train) == 0:
+        batches = iter(train)
+    x, y = next(batches)
+    loss = F.cross_entropy(model(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    scheduler.step()
+    accuracy = None
+    if run.evaluates(step):
+        accuracy = (model(images[1200:]).argmax(1) == labels[1200:]).float().mean()
+    run.log(loss=loss, metric=accuracy)
