@@ -14,9 +14,9 @@ from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import JobSpec
 from clr.trials.baselines import USUAL_BASELINES
 from clr.trials.confirmation import confirm_plan, confirm_steps
-from clr.trials.study import Search, best, create_study, describe
+from clr.trials.study import Search, best, create_study, label_study
 from clr.tuning.cost import SEEDS, trainings_of_stages
-from clr.tuning.recommendation import Cost, Evidence, Recommendation, Source
+from clr.tuning.recommendation import Evidence, Recommendation, Source, SpentCost
 from service import logs
 from service.settings import Settings
 from service.store import code, jobs, recommendations, runs, studies
@@ -96,7 +96,7 @@ class JobDriver:
             log.warning("left to its next owner at the end: job=%s: %s", self.lease.job_id, error)
 
     def _work(self) -> None:
-        self._describe()
+        self._inspect_task()
         bounds = self._range_test()
         first = bounds.candidate(self.length)
         if first is None or self.spec.search is None:
@@ -113,7 +113,7 @@ class JobDriver:
             warning = f"{limit} was reached; what was found until then is recommended, without confirmation"
             self._recommend("search" if found else "range_test", bounds, found or first, warnings=[warning])
 
-    def _describe(self) -> None:
+    def _inspect_task(self) -> None:
         """Learn from the task itself how long an epoch is and what a run is judged by."""
         wanted = self.runs.resources
         if self.engine.slots(wanted) == 0:
@@ -121,13 +121,13 @@ class JobDriver:
                 f"resources: no node has the {wanted} that a run needs; the cluster has {self.engine.total()}"
             )
         self._ship_code()
-        about = self.engine.describe(self.runs.trainee, self.runs.bundle, wanted, check=self.runs.check)
+        about = self.engine.inspect_task(self.runs.trainee, self.runs.bundle, wanted, check=self.runs.check)
         self.metric, self.direction, self.used = about["metric"], about["direction"], about["trained_with"]
         self.length = TrainingLength(self.spec.epochs, about["iterations_per_epoch"])
         trainings = sum(trainings_of_stages(self.spec, self.length).values())
         self.runs.predicted_steps = max(1, round(trainings * self.length.steps))
         with self.database.begin() as session:
-            jobs.describe(session, self.lease, **about, predicted_steps=self.runs.predicted_steps)
+            jobs.set_training(session, self.lease, **about, predicted_steps=self.runs.predicted_steps)
 
     def _ship_code(self) -> None:
         if self.spec.code is None:
@@ -157,7 +157,7 @@ class JobDriver:
         spec = self.spec.search
         assert spec is not None
         study = create_study(studies.storage(self.database.url), self.lease.job_id, self.direction, self.spec.seed)
-        describe(study, self.spec, self.metric)
+        label_study(study, self.spec, self.metric)
         length = TrainingLength(spec.epochs or self.spec.epochs, self.length.iterations_per_epoch)
         with self.database.read() as session:
             rows = runs.of_stage(session, self.lease.job_id, "search")
@@ -209,7 +209,7 @@ class JobDriver:
             candidate,
             self.length.iterations_per_epoch,
             job_id=self.lease.job_id,
-            cost=Cost.of(steps, time.monotonic() - self.began, self.length.steps),
+            cost=SpentCost.of(steps, time.monotonic() - self.began, self.length.steps),
             optimizer=self.used["optimizer"],
             batch_size=self.used["batch_size"],
             **more,

@@ -211,7 +211,7 @@ def create_study(
     return study
 
 
-def describe(study: optuna.Study, spec: JobSpec, metric: str | None) -> None:
+def label_study(study: optuna.Study, spec: JobSpec, metric: str | None) -> None:
     """Show in the study what it is of, and what its values are; once."""
     about = {
         "name": spec.name,
@@ -236,7 +236,7 @@ def best(values: Iterable[tuple[float | None, Candidate]], direction: Direction)
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search found: the best schedule, every trial as (schedule, value), the steps taken, the Optuna study.
 
     The value is None where a trial diverged or was pruned.

@@ -14,8 +14,8 @@ from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import RangeTestSpec, SearchSpec, checked
 from clr.trials.baselines import USUAL_BASELINES
 from clr.trials.confirmation import confirm_plan, confirm_steps
-from clr.trials.study import Found, Search, best, create_study
-from clr.tuning.recommendation import Cost, Evidence, Recommendation, Source
+from clr.trials.study import Search, SearchResult, best, create_study
+from clr.tuning.recommendation import Evidence, Recommendation, Source, SpentCost
 
 if TYPE_CHECKING:
     from clr.training.task import Task
@@ -73,7 +73,7 @@ def _checked_task(task: Any) -> "Task":
 
 def search(
     task: "Task", bounds: Bounds, *, epochs: float = 20, trials: int = 20, seed: int = 0, **ranges: Any
-) -> Found:
+) -> SearchResult:
     """Search the schedules around ``bounds`` that fill ``epochs``.
 
     Args:
@@ -98,7 +98,7 @@ def search(
         asking.tell(number, value)
         done.append((candidate, value))
         steps += taken
-    return Found(best(((value, candidate) for candidate, value in done), direction), done, steps, study)
+    return SearchResult(best(((value, candidate) for candidate, value in done), direction), done, steps, study)
 
 
 def _trial(task: "Task", run: Run, prune: Callable[[list[tuple[int, float]]], bool]) -> tuple[float | None, int]:
@@ -136,7 +136,7 @@ def recommend(
     first = tested.bounds.candidate(length)
 
     def result(source: Source, candidate: Candidate | None, steps: int, **more: Any) -> Recommendation:
-        cost = Cost.of(steps, time.monotonic() - began, length.steps)
+        cost = SpentCost.of(steps, time.monotonic() - began, length.steps)
         return Recommendation.of(source, tested.bounds, candidate, length.iterations_per_epoch, cost=cost, **more)
 
     if first is None:

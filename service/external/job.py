@@ -13,7 +13,7 @@ from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import JobSpec
 from clr.trials.study import best
 from clr.tuning.cost import trainings_of_stages
-from clr.tuning.recommendation import Cost, Recommendation, Source
+from clr.tuning.recommendation import Recommendation, Source, SpentCost
 from service.external.study import settle
 from service.store import jobs, recommendations, runs
 from service.store.database import Database
@@ -79,13 +79,13 @@ class ExternalJob:
             return None
         return f"limits.max_steps = {limit} leaves no room for another trial of {steps} steps"
 
-    def describe(self, iterations_per_epoch: int, direction: Direction) -> None:
+    def set_training(self, iterations_per_epoch: int, direction: Direction) -> None:
         """Record what a range test tells of the training, and with it the steps of the whole job."""
         trials = (
             trainings_of_stages(self.spec, None)["search"]
             * TrainingLength(self.spec.epochs, iterations_per_epoch).steps
         )
-        jobs.describe(
+        jobs.set_training(
             self.session,
             self.lease,
             iterations_per_epoch=iterations_per_epoch,
@@ -121,7 +121,7 @@ class ExternalJob:
             candidate,
             self.length.iterations_per_epoch,
             job_id=self.job.id,
-            cost=Cost.of(self.job.steps, self.seconds, self.length.steps),
+            cost=SpentCost.of(self.job.steps, self.seconds, self.length.steps),
             warnings=list(warnings),
         ).to_dict()
         present = recommendations.get(self.session, self.job.id)

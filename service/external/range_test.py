@@ -73,7 +73,7 @@ def _record(
     steps = len(report.points)
     runs.finish(session, lease, **place, attempt=attempt, state="complete", value=None, steps=steps)
     attended.spend(STAGE, steps - (0 if earlier is None else earlier.steps))
-    attended.describe(report.iterations_per_epoch, report.direction)
+    attended.set_training(report.iterations_per_epoch, report.direction)
 
 
 def _points(given: Sequence[RampPoint]) -> Iterable[Document]:

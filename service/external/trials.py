@@ -9,7 +9,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from clr.errors import InvalidArgument
 from clr.run import fresh_seeds
-from clr.trials.study import Search, create_study, describe
+from clr.trials.study import Search, create_study, label_study
 from service.external.job import ExternalJob, attending
 from service.external.reports import Proposed, Result, TrialReport
 from service.external.study import settle
@@ -150,7 +150,7 @@ def _search(database: Database, attended: ExternalJob) -> Search:
             earlier = recommendations.alike(session, job.id)
     storage = studies.remembering(database.url, job.id)
     study = create_study(storage, job.id, job.direction, spec.seed)  # type: ignore[arg-type]  # stored from one
-    describe(study, spec, None)
+    label_study(study, spec, None)
     return Search(study, spec.search, attended.bounds, attended.trial_length, earlier)
 
 

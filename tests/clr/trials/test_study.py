@@ -13,7 +13,7 @@ from clr.run import fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
 from clr.schedules.policies import CYCLIC
 from clr.spec import JobSpec, SearchSpec
-from clr.trials.study import Search, best, create_study, describe
+from clr.trials.study import Search, best, create_study, label_study
 
 BOUNDS = Bounds(0.01, 0.1, {"base_lr": (0.007, 0.013), "max_lr": (0.07, 0.13)}, "high")
 BUDGET = TrainingLength(20, 100)
@@ -261,7 +261,7 @@ def test_a_study_says_what_it_is_of_and_what_its_values_are(storage: optuna.stor
     spec = JobSpec(task="digits", name="my first", epochs=5)
     for _ in range(2):
         study = create_study(storage, "job", "maximize", 0)
-        describe(study, spec, "accuracy")
+        label_study(study, spec, "accuracy")
     seed = fresh_seeds(0, "search", 1)[0]
     attributes = {"name": "my first", "task": "digits", "optimizer": "SGD", "epochs": 5, "seed": seed}
     assert study.user_attrs == attributes

@@ -130,7 +130,7 @@ def test_an_ask_waits_for_another_and_takes_over_from_one_that_died(
         assert jobs.hold(session, jobs.attend(session, trainer.job_id)[1], lease_s=0.3) is None
     assert dead is not None
     assert trainer.ask().number == 0
-    assert trainer.job.epoch == dead.epoch + 1
+    assert trainer.job.fencing_token == dead.fencing_token + 1
     with database.begin() as session:
         jobs.hold(session, jobs.attend(session, trainer.job_id)[1], lease_s=60)
     monkeypatch.setattr(trials_module, "PATIENCE_S", 0.1)
