@@ -108,16 +108,16 @@ class Curve:
 
     @classmethod
     def of(cls, points: Iterable[Point]) -> "Curve":
-        """Join the points of one run."""
+        """Join the points of one run; one that tells of some of its steps alone stands for all of them."""
         curve = cls()
-        diverged = False
+        diverged, last = False, 0
         for point in points:
-            curve.lr.extend(point.lr)
-            curve.loss.extend(point.loss)
+            curve.lr.extend(_spread(point.lr, point.step - last))
+            curve.loss.extend(_spread(point.loss, point.step - last))
             if point.metric is not None:
                 curve.steps.append(point.step)
                 curve.metric.append(point.metric)
-            diverged = point.diverged
+            diverged, last = point.diverged, point.step
         return cls(curve.lr, curve.loss, curve.steps, curve.metric, diverged)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -137,6 +137,14 @@ class Curve:
             return self.metric[-1]
         tail = self.loss[-max(1, len(self.loss) // 20) :]
         return sum(tail) / len(tail)
+
+
+def _spread(values: list[float], steps: int) -> list[float]:
+    """``values`` for ``steps`` steps, each for equally many."""
+    count = len(values)
+    if count in (0, steps) or steps < 1:
+        return values
+    return [values[step * count // steps] for step in range(steps)]
 
 
 Plan = Generator[list[Run], list[Curve], Result]

@@ -394,17 +394,9 @@ class JobSpec(_Strict):
         return self
 
     @model_validator(mode="after")
-    def _what_nobody_would_use_is_refused(self) -> Self:
-        useless = {
-            "code": self.mode == "external",
-            "args": self.mode != "managed" and bool(self.args),
-            "optimizer": self.mode != "managed",
-            "batch_size": self.mode != "managed",
-        }
-        for field, unused in useless.items():
-            if unused and getattr(self, field) is not None:
-                rule = f"must be left out of {_ARTICLE[self.mode]} job, whose trainer has its own"
-                raise PydanticCustomError("mode", rule, {"field": field})
+    def _code_holds_what_is_trained(self) -> Self:
+        if self.code is not None and self.mode == "external":
+            raise PydanticCustomError("code_external", "must be null for an external job", {"field": "code"})
         if self.code is not None and self.mode == "managed" and ":" not in self.task:
             raise PydanticCustomError("task_of_code", "must be module:function of the code", {"field": "task"})
         return self

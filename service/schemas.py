@@ -244,7 +244,7 @@ class RecommendationView(BaseModel):
     )
 
 
-class FoundRecommendation(RecommendationView):
+class Found(RecommendationView):
     """A recommendation, and what it was found for."""
 
     task: str

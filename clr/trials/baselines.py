@@ -1,14 +1,9 @@
 """What a cyclical schedule is compared with: the field's usual alternatives, each at its own best rate."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clr.run import Run
-from clr.schedules.cycles import TrainingLength
-
-SHARES = (1.0, 0.5, 0.25)
-"""Of our max_lr, where a baseline's own best rate is looked for: a fixed rate has no descent to settle in, and prefers
-at most what a cycle may peak at; the paper's rule of thumb puts it within a factor of four."""
+from clr.schedules.cycles import TrainingLength, significant
 
 
 @dataclass(frozen=True)
@@ -18,8 +13,9 @@ class Baseline:
     Args:
         policy: name in ``clr.POLICIES``.
         start: initial rate as a share of the largest.
-        shares: of our max_lr, to be tried on one seed.
-        rate: the one rate it is meant to be used at, instead of ``shares``.
+        octaves: where its best peak lies above that of our cycle, as a power of two: medians over fourteen tasks where
+            they were measured (benchmarks/README.md); a basin of good rates is 1.8 octaves wide.
+        rate: the one rate it is meant to be used at, instead.
         optimizer: instead of the task's own; see ``clr.training.optimizers``.
         points, patience: evaluations in the whole training, and how many of them in a row without an improvement make
             the rate fall to a tenth (torch's ``ReduceLROnPlateau``).
@@ -27,20 +23,15 @@ class Baseline:
 
     policy: str = "fixed"
     start: float = 1.0
-    shares: tuple[float, ...] = SHARES
+    octaves: float = 0.0
     rate: float | None = None
     optimizer: str | None = None
     points: int = 1
     patience: int | None = None
 
-    def rates(self, max_lr: float) -> Sequence[float]:
-        """Where its own best rate is looked for."""
-        return [max_lr * share for share in self.shares] if self.rate is None else [self.rate]
-
-    @property
-    def probes(self) -> int:
-        """Trainings that it takes to find its own best rate."""
-        return len(self.shares) if self.rate is None else 0
+    def best_rate(self, max_lr: float) -> float:
+        """Where it does best, by what is known of it, if our cycle does at ``max_lr``."""
+        return self.rate or significant(max_lr * 2.0**self.octaves)
 
     def run(self, lr: float, length: TrainingLength, seed: int) -> Run:
         """A run over the whole training, at most at ``lr``."""
@@ -59,15 +50,39 @@ class Baseline:
 
 
 BASELINES = {
-    "fixed": Baseline(),
-    "one_cycle": Baseline("one_cycle", start=1 / 25),  # torch's OneCycleLR
-    "cosine": Baseline("cosine", start=0.0),
-    "reduce_on_plateau": Baseline(points=20, patience=2),
+    "fixed": Baseline(octaves=-1.3),
+    "one_cycle": Baseline("one_cycle", start=1 / 25, octaves=0.0),  # torch's OneCycleLR
+    "cosine": Baseline("cosine", start=0.0, octaves=-0.1),
+    "reduce_on_plateau": Baseline(points=20, patience=2, octaves=-1.0),
     # averaging stands in for the descent, and wants a rate well above one that is lowered (Defazio et al., 2405.15682)
-    "schedule_free": Baseline(shares=(1.0, 4.0, 16.0), optimizer="schedule_free"),
+    "schedule_free": Baseline(optimizer="schedule_free", octaves=2.0),
     "prodigy": Baseline(rate=1.0, optimizer="prodigy"),
 }
 """By the name in a job's ``confirm.baselines``."""
 
 USUAL_BASELINES = ("fixed", "one_cycle", "cosine")
-"""What a schedule is compared with where nobody names others."""
+"""What a schedule is compared with where nobody names others, as far as the budget goes."""
+
+_LINES = {
+    "fixed": 'for group in optimizer.param_groups:\n    group["lr"] = {lr!r}\n',
+    "one_cycle": "scheduler = torch.optim.lr_scheduler.OneCycleLR(\n    optimizer, max_lr={lr!r}, total_steps={steps}, "
+    "pct_start=0.3, div_factor=25.0, final_div_factor=1e4, cycle_momentum=False\n)\n",
+    "cosine": 'for group in optimizer.param_groups:\n    group["lr"] = {lr!r}\n'
+    "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max={steps})\n",
+    "reduce_on_plateau": 'for group in optimizer.param_groups:\n    group["lr"] = {lr!r}\n'
+    "scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)  # step(metric), {points} times in all\n",
+    "schedule_free": "# pip install schedulefree: AdamWScheduleFree or SGDScheduleFree, lr={lr!r}, and no scheduler\n",
+    "prodigy": "# pip install prodigyopt: prodigyopt.Prodigy(parameters, lr={lr!r}), and no scheduler\n",
+}
+
+
+def lines(name: str, lr: float, steps: int) -> str:
+    """Lines to paste that train by a baseline.
+
+    Args:
+        name: of the baseline.
+        lr: its highest rate.
+        steps: of the whole training.
+    """
+    made = _LINES[name].format(lr=lr, steps=steps, points=BASELINES[name].points)
+    return made if made.startswith(("#", "for")) and "torch." not in made else f"import torch\n\n{made}"

@@ -1,17 +1,19 @@
-"""The search: Optuna over max_lr, the ratio max_lr / base_lr and the number of whole cycles, at equal steps."""
+"""The study: schedules asked of Optuna over max_lr, ratio, whole cycles and rise; a trial for each run of a search."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import InvalidArgument
 from clr.range_tests.bounds import Bounds
-from clr.run import Direction, fresh_seeds
+from clr.run import Direction
 from clr.schedules.cycles import Candidate, TrainingLength, default_multipliers, whole_cycles
-from clr.spec import JobSpec, SearchSpec
+from clr.spec import SearchSpec
 from clr.trials.pruning import falls_behind
 
 if TYPE_CHECKING:  # imported where it is used: a range test does without Optuna
@@ -30,54 +32,57 @@ rate that converges (section 3.3)."""
 EARLIER = ("job_id", "policy", "max_lr", "ratio", "stepsize_multiplier")
 """What a warm start takes from an earlier recommendation, and the study keeps as its attribute ``warm_start``."""
 
+Attributes = Mapping[str, Any]
 
-class Search:
-    """Asks an Optuna study for schedules and tells it how they fared. Every trial has the steps of ``length``.
+
+class Study:
+    """Optuna's view of a search: what to try next, and how each run fared. It lives in memory and does no I/O.
+
+    One trial for each run, under the run's own number, whoever asked for it; ``StudyMirror`` shows it in a store.
 
     Args:
-        study: an Optuna study in the metric's direction, new or taken up again.
-        spec: ranges of ratio and multiplier, and the policies.
+        spec: ranges of ratio, multiplier and rise, and the policies.
         bounds: conclusive bounds of the range test.
         length: of a trial.
-        earlier: recommendations for the same task, as documents, to try first, at rates outside the bounds too. A
-            study keeps those that it began with.
+        direction: whether larger values are better.
+        seed: of the sampler.
+        earlier: recommendations for the same task, as documents, to try first, at rates outside the bounds too.
+        highest: no rate above it is tried; None: there is no such limit.
+
+    Raises:
+        InvalidArgument: the bounds are inconclusive, or no whole number of cycles lies in the range of multipliers.
     """
 
     def __init__(
         self,
-        study: optuna.Study,
         spec: SearchSpec,
         bounds: Bounds,
         length: TrainingLength,
-        earlier: Iterable[Mapping[str, Any]] = (),
+        direction: Direction,
+        seed: int,
+        earlier: Iterable[Attributes] = (),
+        highest: float | None = None,
     ) -> None:
+        import optuna
+
         if bounds.max_lr is None or bounds.interval is None:
-            raise InvalidArgument("bounds.max_lr", "must be known to search around it", None)
-        self.study, self.spec, self.length = study, spec, length
-        low, high = bounds.interval["max_lr"]
-        self.max_lr = (min(low, bounds.max_lr / MARGIN), max(high, bounds.max_lr * MARGIN))
+            raise InvalidArgument("bounds", "must be conclusive to search around them", bounds.confidence)
+        self.spec, self.length, self.direction, self.bounds = spec, length, direction, bounds
         low, high = spec.stepsize_multiplier or default_multipliers(length.epochs)
         self.cycles = whole_cycles(length.epochs, low, high)
         if not self.cycles:
-            raise InvalidArgument(
-                "stepsize_multiplier",
-                f"must hold {length.epochs:g} epochs / (2 k) for some whole number of cycles k",
-                [low, high],
-            )
-        first = self._first(bounds)
-        self.earlier = self._begun_with(earlier)
-        rates = [*self.max_lr, *(one["max_lr"] for one in self.earlier)]
-        self.max_lr = (min(rates), max(rates))
-        for params in [*self._warm(), *first]:
-            study.enqueue_trial(params, skip_if_exists=True)
-
-    def _begun_with(self, earlier: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The recommendations that the study was begun with, whatever has been found since."""
-        kept: list[dict[str, Any]] | None = self.study.user_attrs.get("warm_start")
-        if kept is None and self.spec.warm_start:
-            kept = [{name: one[name] for name in EARLIER} for one in earlier if one["policy"] in self.spec.policies]
-            self.study.set_user_attr("warm_start", kept)
-        return kept or []
+            rule = f"must hold {length.epochs:g} epochs / (2 k) for some whole number of cycles k"
+            raise InvalidArgument("search.stepsize_multiplier", rule, [low, high])
+        self.earlier = [{name: one[name] for name in EARLIER} for one in earlier if one["policy"] in spec.policies]
+        low, high = bounds.interval["max_lr"]
+        rates = [low, high, bounds.max_lr / MARGIN, bounds.max_lr * MARGIN, *(one["max_lr"] for one in self.earlier)]
+        limit = highest or math.inf
+        self.max_lr = (min(*rates, limit), min(max(rates), limit))
+        sampler = optuna.samplers.TPESampler(seed=seed)
+        with _quiet():
+            self.optuna = optuna.create_study(direction=direction, sampler=sampler)
+        self._asked: dict[int, optuna.Trial] = {}
+        self._first: list[dict[str, Any]] = []
 
     @property
     def reasons(self) -> list[str]:
@@ -85,35 +90,52 @@ class Search:
         ids = ", ".join(one["job_id"] for one in self.earlier)
         return [f"the search began with what earlier jobs recommended: {ids}"] if ids else []
 
-    def _warm(self) -> list[dict[str, Any]]:
-        """Earlier recommendations, their ratio and stepsize as near as this search's ranges allow."""
-        low, high = self.spec.ratio
-        return [
-            {
-                "max_lr": one["max_lr"],
-                "ratio": min(max(one["ratio"], low), high),
-                "cycles": self._nearest(one["stepsize_multiplier"]),
-                "policy": one["policy"],
-            }
-            for one in self.earlier
-        ]
-
-    def _first(self, bounds: Bounds) -> list[dict[str, Any]]:
-        """The range test's own schedule, the same at twice the rate, and the paper's, as far as the ranges allow.
+    def begin(self, trials: int) -> None:
+        """Line up what is tried first: earlier recommendations, the range test's own, twice its rate, the paper's.
 
         Twice the rate, because short proofs err low rather than high, and a factor of two is the paper's rule of thumb
         (section 3.3).
+
+        Args:
+            trials: how many there will be, of which the paper's take a share.
         """
-        low, high = self.spec.ratio
-        assert bounds.max_lr is not None
-        assert bounds.base_lr is not None
-        own = (bounds.max_lr / bounds.base_lr, self.length.epochs / (2 * self.length.fewest_cycles))
-        schedules = [(bounds.max_lr, own), (self.max_lr[1], own)]
-        schedules += [(bounds.max_lr, pair) for pair in PAPER[: int(PAPER_SHARE * (self.spec.trials or 20))]]
+        assert self.bounds.max_lr is not None
+        own = self.own_params
+        schedules = [own, own | {"max_lr": min(MARGIN * self.bounds.max_lr, self.max_lr[1])}]
+        for ratio, multiplier in PAPER[: int(PAPER_SHARE * trials)]:
+            schedules.append({"max_lr": self.bounds.max_lr, "ratio": ratio, "cycles": self._nearest(multiplier)})
+        wanted = [self._within(params) for params in [*self._warm(), *schedules]]
+        self._first = [params for at, params in enumerate(wanted) if params not in wanted[:at]]
+
+    @property
+    def own_params(self) -> dict[str, Any]:
+        """The range test's own schedule."""
+        assert self.bounds.max_lr is not None
+        assert self.bounds.base_lr is not None
+        candidate = self.bounds.candidate(self.length)
+        assert candidate is not None
+        ratio = self.bounds.max_lr / self.bounds.base_lr
+        return {"max_lr": self.bounds.max_lr, "ratio": ratio, "cycles": candidate.cycles, "rise": candidate.rise}
+
+    def _warm(self) -> list[dict[str, Any]]:
+        """Earlier recommendations, their ratio and stepsize as near as this search's ranges allow."""
+        kept = ("max_lr", "ratio", "policy")
+        nearest = [self._nearest(one["stepsize_multiplier"]) for one in self.earlier]
         return [
-            {"max_lr": max_lr, "ratio": min(max(ratio, low), high), "cycles": self._nearest(multiplier)}
-            for max_lr, (ratio, multiplier) in schedules
+            {name: one[name] for name in kept} | {"cycles": cycles}
+            for one, cycles in zip(self.earlier, nearest, strict=True)
         ]
+
+    def _within(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters moved into their ranges."""
+        ranges = {
+            "max_lr": self.max_lr,
+            "ratio": self.spec.ratio,
+            "rise": self.spec.rise,
+            "cycles": (self.cycles[0], self.cycles[-1]),
+        }
+        clipped = {name: min(max(params[name], low), high) for name, (low, high) in ranges.items() if name in params}
+        return dict(params) | clipped
 
     def _nearest(self, multiplier: float) -> int:
         """The number of cycles whose stepsize multiplier is nearest: one of the two around the exact quotient."""
@@ -121,23 +143,63 @@ class Search:
         within = (min(max(k, self.cycles[0]), self.cycles[-1]) for k in (below, below + 1))
         return min(within, key=lambda k: abs(self.length.epochs / (2 * k) - multiplier))
 
-    def ask(self) -> tuple[int, Candidate]:
-        """Number and schedule of the next trial."""
-        trial = self.study.ask()
-        candidate = self.length.propose(
-            max_lr=trial.suggest_float("max_lr", *self.max_lr, log=True),
-            ratio=trial.suggest_float("ratio", *self.spec.ratio, log=True),
-            cycles=trial.suggest_int("cycles", self.cycles[0], self.cycles[-1], log=True),
-            policy=trial.suggest_categorical("policy", self.spec.policies),
-        )
-        for name, value in (candidate.to_dict() | {"steps": candidate.steps}).items():
+    def ask(self, params: Mapping[str, Any] | None = None, /, **attributes: Any) -> tuple[int, Candidate]:
+        """Number and schedule of the next trial.
+
+        Args:
+            params: a schedule that is to be tried, or was and is told again; None: the next that ``begin`` lined up,
+                then Optuna chooses.
+            attributes: what else the trial is to show.
+        """
+        lined_up = self._first.pop(0) if self._first else None
+        params = lined_up if params is None else params
+        if params is not None:
+            names = ("max_lr", "ratio", "cycles", "rise", "policy")
+            self.optuna.enqueue_trial({name: params[name] for name in names if name in params})
+        trial = self.optuna.ask()
+        self._asked[trial.number] = trial
+        low, high = self.max_lr
+        if params is not None:  # what was tried before may lie outside today's ranges
+            low, high = min(low, params["max_lr"]), max(high, params["max_lr"])
+        candidate = self._propose(trial, (low, high))
+        shown = candidate.to_dict() | {"steps": candidate.steps} | attributes
+        for name, value in shown.items():
             if name not in trial.params:
                 trial.set_user_attr(name, value)
         return trial.number, candidate
 
-    def tell(self, number: int, value: float | None) -> None:
-        """Tell what trial ``number`` ended at; as the function ``tell``."""
-        tell(self.study, number, value)
+    def _propose(self, trial: optuna.Trial, max_lr: tuple[float, float]) -> Candidate:
+        return self.length.propose(
+            max_lr=trial.suggest_float("max_lr", *max_lr, log=True),
+            ratio=trial.suggest_float("ratio", *self.spec.ratio, log=True),
+            cycles=trial.suggest_int("cycles", self.cycles[0], self.cycles[-1], log=True),
+            rise=trial.suggest_float("rise", *self.spec.rise),
+            policy=trial.suggest_categorical("policy", self.spec.policies),
+        )
+
+    def suggest(self, count: int) -> list[Candidate]:
+        """Schedules that Optuna would try next; no trial is made of them."""
+        import optuna
+
+        with _quiet():
+            apart = optuna.create_study(direction=self.direction, sampler=self.optuna.sampler)
+        apart.add_trials([trial for trial in self.optuna.get_trials(deepcopy=False) if trial.state.is_finished()])
+        return [self._propose(apart.ask(), self.max_lr) for _ in range(count)]
+
+    def place(self, **attributes: Any) -> int:
+        """Number of the next trial, which is of no schedule of ours but a baseline's."""
+        trial = self.optuna.ask()
+        for name, value in attributes.items():
+            trial.set_user_attr(name, value)
+        return trial.number
+
+    def tell(self, number: int, value: float | None, *, failed: bool = False) -> None:
+        """Tell what trial ``number`` ended at; None: it diverged or was pruned. Telling it again changes nothing."""
+        from optuna.trial import TrialState
+
+        state = TrialState.COMPLETE if value is not None else TrialState.FAIL if failed else TrialState.PRUNED
+        self.optuna.tell(number, value, state=state, skip_if_finished=True)
+        self._asked.pop(number, None)
 
     def should_prune(self, number: int, points: Sequence[tuple[int, float]]) -> bool:
         """Whether trial ``number`` is worth no more steps; shown in the study at the ends of its cycles.
@@ -146,103 +208,112 @@ class Search:
             number: of a trial that is under way.
             points: (steps taken, value) so far, in order; those within a cycle are left out.
         """
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self.optuna.get_trials(deepcopy=False)
         asked = trials[number]
         cycle = 2 * asked.user_attrs["stepsize"]
         ends = [(step, value) for step, value in points if step % cycle == 0]
         for step, value in ends:
-            _report(self.study, asked, step, value)
+            if step not in asked.intermediate_values:
+                self._asked[number].report(value, step)
         others = [self._shares(trial) for trial in trials if trial.number != number]
         return falls_behind(self._signed(asked, ends), others)
 
     def _shares(self, trial: optuna.trial.FrozenTrial) -> list[tuple[float, float]]:
-        return self._signed(trial, sorted(trial.intermediate_values.items()))
+        ends = dict(trial.intermediate_values)
+        if trial.value is not None and "steps" in trial.user_attrs:
+            ends[trial.user_attrs["steps"]] = trial.value
+        return self._signed(trial, sorted(ends.items())) if "stepsize" in trial.user_attrs else []
 
     def _signed(self, trial: optuna.trial.FrozenTrial, ends: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
         """Steps as shares of the trial, and values so that larger is better."""
-        sign = 1 if self.study.direction.name == "MAXIMIZE" else -1
+        sign = 1 if self.direction == "maximize" else -1
         return [(step / trial.user_attrs["steps"], sign * value) for step, value in ends]
 
-    def forget_all_but(self, numbers: Container[int]) -> None:
-        """Fail the trials that were asked for and, by an accident, neither told nor in ``numbers``; ask them again."""
-        from optuna.trial import TrialState
 
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.number not in numbers:
-                self.study.tell(trial.number, state=TrialState.FAIL)
-                self.study.enqueue_trial(trial.params)
+class StudyMirror:
+    """Shows a study in a store, trial by trial; one writer at a time.
 
-    def close(self) -> None:
-        """Fail the trials that will not be told any more, so that the study shows none as running."""
-        from optuna.trial import TrialState
-
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self.study.tell(trial.number, state=TrialState.FAIL)
-
-
-def tell(study: optuna.Study, number: int, value: float | None) -> None:
-    """Tell a study what trial ``number`` ended at; None: it diverged or was pruned.
-
-    Telling a finished trial again changes nothing.
+    Args:
+        storage, name: where to. What is there already is taken up.
+        attributes: what the study is of; ``metric`` names its values.
     """
-    from optuna.trial import TrialState
 
-    state = TrialState.PRUNED if value is None else TrialState.COMPLETE
-    trial = study.get_trials(deepcopy=False)[number]
-    if value is not None and not trial.state.is_finished():
-        _report(study, trial, trial.user_attrs["steps"], value)
-    study.tell(number, value, state=state, skip_if_finished=True)
+    def __init__(self, storage: optuna.storages.BaseStorage, name: str, attributes: Attributes) -> None:
+        self.storage, self.name, self.attributes = storage, name, attributes
+        self._number: int | None = None
+        self._shown = 0  # trials of which nothing can change any more
+
+    def show(self, study: Study, *, over: bool = False) -> None:
+        """Bring the store in line with ``study``: one trial for each of its own, in order.
+
+        Args:
+            study: as it is now.
+            over: whether the search has ended: then no trial is left running.
+        """
+        from optuna.trial import TrialState
+
+        trials = study.optuna.get_trials(deepcopy=False)
+        if self._number is None:
+            self._number = self._begin(study, len(trials))
+        there = self.storage.get_all_trials(self._number, deepcopy=False)
+        for trial in trials[self._shown :]:
+            if trial.number >= len(there):
+                self.storage.create_new_trial(self._number, template_trial=trial)
+            elif not there[trial.number].state.is_finished():
+                self._bring_up(trial, there[trial.number].intermediate_values)
+        while self._shown < len(trials) and trials[self._shown].state.is_finished():
+            self._shown += 1
+        if over:
+            for trial in self.storage.get_all_trials(self._number, deepcopy=False, states=(TrialState.RUNNING,)):
+                self.storage.set_trial_state_values(self._id(trial), TrialState.FAIL)
+
+    def _begin(self, study: Study, trials: int) -> int:
+        """Optuna's number of the study; one that somebody else wrote to at the same time is made anew."""
+        import optuna
+
+        with _quiet():
+            shown = optuna.create_study(
+                storage=self.storage, study_name=self.name, direction=study.direction, load_if_exists=True
+            )
+            if len(shown.get_trials(deepcopy=False)) > trials:
+                optuna.delete_study(study_name=self.name, storage=self.storage)
+                shown = optuna.create_study(storage=self.storage, study_name=self.name, direction=study.direction)
+        for key, value in self.attributes.items():
+            if key != "metric" and shown.user_attrs.get(key) != value:
+                shown.set_user_attr(key, value)
+        if self.attributes.get("metric") and shown.metric_names != [self.attributes["metric"]]:
+            with warnings.catch_warnings(action="ignore"):  # it is experimental
+                shown.set_metric_names([self.attributes["metric"]])
+        return self.storage.get_study_id_from_name(self.name)
+
+    def _bring_up(self, trial: optuna.trial.FrozenTrial, known: Mapping[int, float]) -> None:
+        """Show the values and the end of a trial that was still running when it was last shown."""
+        for step, value in trial.intermediate_values.items():
+            if step not in known:
+                self.storage.set_trial_intermediate_value(self._id(trial), step, value)
+        if trial.state.is_finished():
+            self.storage.set_trial_state_values(self._id(trial), trial.state, trial.values)
+
+    def _id(self, trial: optuna.trial.FrozenTrial) -> int:
+        assert self._number is not None
+        return self.storage.get_trial_id_from_study_id_trial_number(self._number, trial.number)
 
 
-def _report(study: optuna.Study, trial: optuna.trial.FrozenTrial, step: int, value: float) -> None:
-    """Show a value in the study. ``Trial.report`` would warn where another process showed it at this moment."""
-    if step not in trial.intermediate_values:
-        study._storage.set_trial_intermediate_value(trial._trial_id, step, value)
-
-
-def create_study(
-    storage: optuna.storages.BaseStorage | None, name: str | None, direction: Direction, seed: int
-) -> optuna.Study:
-    """The study of that name, new or taken up again; a sampler that goes on never repeats its first draws."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's line for each study that is made."""
     import optuna
 
-    study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
-    return study
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
-def label_study(study: optuna.Study, spec: JobSpec, metric: str | None) -> None:
-    """Show in the study what it is of, and what its values are; once."""
-    about = {
-        "name": spec.name,
-        "task": spec.task,
-        "optimizer": None if spec.optimizer is None else spec.optimizer.name,
-        "epochs": spec.epochs,
-        "seed": fresh_seeds(spec.seed, "search", 1)[0],
-    }
-    for name, value in about.items():
-        if study.user_attrs.get(name) != value:
-            study.set_user_attr(name, value)
-    if metric is not None and study.metric_names != [metric]:
-        with warnings.catch_warnings(action="ignore"):  # it is experimental
-            study.set_metric_names([metric])
+def stored_in(path: Path) -> optuna.storages.BaseStorage:
+    """Optuna's store in an SQLite file."""
+    import optuna
 
-
-def best(values: Iterable[tuple[float | None, Candidate]], direction: Direction) -> Candidate | None:
-    """The schedule with the best value; None when every trial diverged."""
-    sign = 1 if direction == "maximize" else -1
-    scored = [(sign * value, candidate) for value, candidate in values if value is not None]
-    return max(scored, key=lambda pair: pair[0])[1] if scored else None
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found: the best schedule, every trial as (schedule, value), the steps taken, the Optuna study.
-
-    The value is None where a trial diverged or was pruned.
-    """
-
-    best: Candidate | None
-    trials: list[tuple[Candidate, float | None]]
-    steps: int
-    study: optuna.Study
+    return optuna.storages.RDBStorage(f"sqlite:///{path}")

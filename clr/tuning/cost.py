@@ -9,7 +9,7 @@ from clr.errors import InvalidArgument
 from clr.range_tests.plan import steps_of_test
 from clr.schedules.cycles import TrainingLength
 from clr.spec import ConfirmSpec, JobSpec
-from clr.trials.baselines import BASELINES, USUAL_BASELINES
+from clr.trials.baselines import USUAL_BASELINES
 
 BUDGET = 6.0
 """Trainings that a job costs where nobody says otherwise: one for the range test, and what it takes to train its answer
@@ -96,7 +96,7 @@ def comparison(confirm: ConfirmSpec) -> int:
     """Trainings that a confirmation takes whose seeds are given."""
     baselines = USUAL_BASELINES if confirm.baselines is None else tuple(confirm.baselines)
     seeds = confirm.seeds or SEEDS
-    return (FINALISTS + len(baselines)) * seeds + sum(BASELINES[name].probes for name in baselines)
+    return (FINALISTS + len(baselines)) * seeds
 
 
 def predict(spec: JobSpec, schema: Mapping[str, Any] | None = None) -> PredictedCost:

@@ -1,27 +1,33 @@
-"""The method carried out in this process, one run after the other: ``clr.range_test``, ``search``, ``recommend``."""
+"""The session in this process, one run after the other: ``clr.range_test``, ``clr.search``, ``clr.recommend``."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import InvalidArgument
 from clr.range_tests.bounds import Bounds
-from clr.range_tests.plan import RangeTest, range_test_plan
+from clr.range_tests.plan import RangeTest
 from clr.run import Curve, Point, Run, fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
-from clr.spec import RangeTestSpec, SearchSpec, checked
-from clr.trials.baselines import USUAL_BASELINES
-from clr.trials.confirmation import confirm_plan, confirm_steps
-from clr.trials.study import Search, SearchResult, best, create_study
-from clr.tuning.recommendation import Evidence, Recommendation, Source, SpentCost
+from clr.spec import CyclicPolicy, JobSpec, RangeTestSpec, SearchSpec, checked
+from clr.trials.study import Study
+from clr.tuning.progress import Progress, shown_by
+from clr.tuning.recommendation import Recommendation
+from clr.tuning.saved_runs import SavedRuns
+from clr.tuning.session import Over, Session, Training, Waiting
 
 if TYPE_CHECKING:
+    import optuna
+
     from clr.training.task import Task
 
 OWN = {"model", "optimizer", "train"}
 """What the caller's own task must be made of; a model may compute its loss itself."""
+
+Pair = tuple[float, float]
 
 
 def range_test(
@@ -31,6 +37,7 @@ def range_test(
     seeds: int = 3,
     seed: int = 0,
     test: RangeTestSpec | None = None,
+    progress: Progress | bool | None = None,
     **own: Any,
 ) -> RangeTest:
     """Run the LR range test on a task, or on a model, optimizer and loader of the caller's own.
@@ -42,6 +49,8 @@ def range_test(
         seeds: most repetitions, >= 1.
         seed: what their seeds are made from.
         test: ends of the ramp and budget of the test itself; ``seeds`` of it count.
+        progress: called with the session as it goes on; None: a bar where there is a terminal or a notebook; False:
+            none.
         own: ``model``, ``optimizer``, ``loss``, ``train``, ``val`` and further fields of ``clr.Task``.
 
     Returns:
@@ -51,7 +60,6 @@ def range_test(
         InvalidArgument: neither or both were given, or ``own`` lacks the model, optimizer or data.
     """
     from clr.training.borrowing import borrowed
-    from clr.training.loop import execute
 
     if not (own.keys() >= OWN if task is None else not own):
         given = ["task"] * (task is not None) + sorted(own)
@@ -59,8 +67,10 @@ def range_test(
     spec = checked(RangeTestSpec, seeds=seeds) if test is None else test
     with ExitStack() as stack:
         task = _checked_task(task) if task is not None else stack.enter_context(borrowed(**own))
-        length = TrainingLength(epochs, task.iterations_per_epoch)
-        return execute(task, range_test_plan(length, spec, seed))
+        wanted = checked(JobSpec, task="own", epochs=epochs, seed=seed, search=None, range_test=spec.model_dump())
+        session = drive(task, Session(wanted, training_of(task, epochs)), progress=progress)
+        assert session.range_test is not None
+        return session.range_test
 
 
 def _checked_task(task: Any) -> "Task":
@@ -71,8 +81,34 @@ def _checked_task(task: Any) -> "Task":
     return task
 
 
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Args:
+        best: the schedule with the best value; None when every trial diverged.
+        trials: each as (schedule, value); the value is None where it diverged or was pruned.
+        steps: optimizer steps of all of them.
+        study: Optuna's, with the names and attributes that a service's has.
+    """
+
+    best: Candidate | None
+    trials: list[tuple[Candidate, float | None]]
+    steps: int
+    study: "optuna.Study"
+
+
 def search(
-    task: "Task", bounds: Bounds, *, epochs: float = 20, trials: int = 20, seed: int = 0, **ranges: Any
+    task: "Task",
+    bounds: Bounds,
+    *,
+    epochs: float = 20,
+    trials: int = 20,
+    seed: int = 0,
+    ratio: Pair = (1.5, 20.0),
+    stepsize_multiplier: Pair | None = None,
+    rise: Pair = (0.05, 0.5),
+    policies: Sequence[CyclicPolicy] = ("triangular",),
 ) -> SearchResult:
     """Search the schedules around ``bounds`` that fill ``epochs``.
 
@@ -82,68 +118,144 @@ def search(
         epochs: length of a trial, > 0.
         trials: how many, >= 1.
         seed: of the sampler; every trial trains on one and the same seed made from it.
-        ranges: ``ratio``, ``stepsize_multiplier``, ``policies``, as in ``clr.spec.SearchSpec``.
+        ratio, stepsize_multiplier, rise, policies: what is searched, as in a job spec.
+
+    Raises:
+        InvalidArgument: the bounds are inconclusive, or a range breaks its rule.
     """
-    _, direction, _ = _checked_task(task).score
+    from clr.training.loop import train
+
+    ranges = {"ratio": ratio, "stepsize_multiplier": stepsize_multiplier, "rise": rise, "policies": list(policies)}
     spec = checked(SearchSpec, trials=trials, **ranges)
-    length = TrainingLength(epochs, task.iterations_per_epoch)
-    study = create_study(None, None, direction, seed)
-    asking = Search(study, spec, bounds, length)
+    training = training_of(_checked_task(task), epochs)
+    study = Study(spec, bounds, training.length, training.direction, seed)
+    study.begin(trials)
     (trial_seed,) = fresh_seeds(seed, "search", 1)
     done: list[tuple[Candidate, float | None]] = []
     steps = 0
-    for _ in range(spec.trials or trials):
-        number, candidate = asking.ask()
-        value, taken = _trial(task, candidate.run(trial_seed), partial(asking.should_prune, number))
-        asking.tell(number, value)
+    for _ in range(trials):
+        number, candidate = study.ask()
+        points = list(_until_pruned(train(task, candidate.run(trial_seed)), study, number, candidate.steps))
+        whole = points[-1].step == candidate.steps
+        value = Curve.of(points).value if whole else None
+        study.tell(number, value)
         done.append((candidate, value))
-        steps += taken
-    return SearchResult(best(((value, candidate) for candidate, value in done), direction), done, steps, study)
+        steps += points[-1].step
+    sign = 1 if training.direction == "maximize" else -1
+    scored = [(sign * value, candidate) for candidate, value in done if value is not None]
+    best = max(scored, key=lambda pair: pair[0])[1] if scored else None
+    return SearchResult(best, done, steps, study.optuna)
 
 
-def _trial(task: "Task", run: Run, prune: Callable[[list[tuple[int, float]]], bool]) -> tuple[float | None, int]:
-    """Value and steps of a trial; the value is None when it diverged or was pruned."""
-    from clr.training.loop import train
-
-    points: list[Point] = []
-    for point in train(task, run):
-        points.append(point)
-        ends = [(p.step, p.metric) for p in points if p.metric is not None]
-        if ends and point.step < run.steps and prune(ends):
-            return None, point.step
-    return Curve.of(points).value, points[-1].step
+def _until_pruned(points: Iterator[Point], study: Study, number: int, steps: int) -> Iterator[Point]:
+    ends: list[tuple[int, float]] = []
+    for point in points:
+        yield point
+        if point.metric is not None:
+            ends.append((point.step, point.metric))
+            if point.step < steps and study.should_prune(number, ends):
+                return
 
 
 def recommend(
-    task: "Task", *, epochs: float = 20, trials: int = 20, seeds: int = 3, seed: int = 0, **ranges: Any
+    task: "Task",
+    *,
+    epochs: float = 20,
+    budget: float | None = None,
+    trials: int | None = None,
+    seeds: int | None = None,
+    baselines: Sequence[str] | None = None,
+    seed: int = 0,
+    ratio: Pair = (1.5, 20.0),
+    stepsize_multiplier: Pair | None = None,
+    rise: Pair = (0.05, 0.5),
+    policies: Sequence[CyclicPolicy] = ("triangular",),
+    save: str | Path | None = None,
+    progress: Progress | bool | None = None,
 ) -> Recommendation:
-    """Range test, search and confirmation in this process, one run after the other.
+    """Range test, and a race of its answer against other schedules, in this process, one run after the other.
 
     Args:
         task: what to train.
         epochs: length of the training to be recommended for, > 0.
-        trials: of the search, >= 1.
-        seeds: of the range test, and of the confirmation, >= 1.
+        budget: trainings that all of it may cost, > 0; None: 6, or what ``trials`` and ``seeds`` take.
+        trials: schedules to train once each, >= 1; None: as the budget allows.
+        seeds: fresh seeds to train the best and the baselines on, >= 1; None: as the budget allows.
+        baselines: names of schedules to compare with; None: as the budget allows.
         seed: everything random is made from it.
-        ranges: of the search: ``ratio``, ``stepsize_multiplier``, ``policies``.
+        ratio, stepsize_multiplier, rise, policies: what is searched, as in a job spec.
+        save: an SQLite file: runs that are in it are not trained again, so that a call that was broken off goes on.
+        progress: called with the session as it goes on; None: a bar where there is a terminal or a notebook; False:
+            none.
+
+    Raises:
+        InvalidArgument: an argument breaks its rule.
+
+    >>> import clr
+    >>> found = clr.recommend(clr.load_task("digits"), epochs=2, budget=1, progress=False)
+    >>> found.confidence == "inconclusive" or found.base_lr < found.max_lr
+    True
     """
-    from clr.training.loop import execute
+    ranges = {"ratio": ratio, "stepsize_multiplier": stepsize_multiplier, "rise": rise, "policies": list(policies)}
+    compared = {"seeds": seeds, "baselines": None if baselines is None else list(baselines)}
+    search_spec = {"trials": trials, **ranges}
+    spec = checked(JobSpec, task="own", epochs=epochs, budget=budget, seed=seed, search=search_spec, confirm=compared)
+    session = drive(task, Session(spec, training_of(_checked_task(task), epochs)), save=save, progress=progress)
+    found = session.recommendation
+    assert found is not None
+    return found
 
+
+def training_of(task: "Task", epochs: float) -> Training:
+    """What a session must know of a task."""
+    from clr.tasks.reference import describe
+
+    about = describe(task)
+    used = about["trained_with"]
+    length = TrainingLength(epochs, about["iterations_per_epoch"])
+    return Training(length, about["metric"], about["direction"], used["optimizer"], used["batch_size"])
+
+
+def drive(
+    task: "Task", session: Session, *, save: str | Path | None = None, progress: Progress | bool | None = None
+) -> Session:
+    """Carry a session out on a task, from wherever its saved runs say that it stood."""
+    from clr.training.loop import train
+
+    return carry_out(session, lambda run: train(task, run), save=save, progress=progress)
+
+
+def carry_out(
+    session: Session,
+    train: Callable[[Run], Iterator[Point]],
+    *,
+    save: str | Path | None = None,
+    progress: Progress | bool | None = None,
+) -> Session:
+    """Carry a session out, one run after the other.
+
+    Args:
+        session: new.
+        train: trains a run, and yields its points; nobody pulls more of them when it is to stop.
+        save, progress: as for ``recommend``.
+    """
     began = time.monotonic()
-    metric, direction, _ = _checked_task(task).score
-    length = TrainingLength(epochs, task.iterations_per_epoch)
-    tested = range_test(task, epochs=epochs, seeds=seeds, seed=seed)
-    first = tested.bounds.candidate(length)
-
-    def result(source: Source, candidate: Candidate | None, steps: int, **more: Any) -> Recommendation:
-        cost = SpentCost.of(steps, time.monotonic() - began, length.steps)
-        return Recommendation.of(source, tested.bounds, candidate, length.iterations_per_epoch, cost=cost, **more)
-
-    if first is None:
-        return result("range_test", None, tested.cost_steps)
-    found = search(task, tested.bounds, epochs=epochs, trials=trials, seed=seed, **ranges)
-    finalists = list(dict.fromkeys([found.best or first, first]))
-    confirmed = execute(task, confirm_plan(finalists, seeds, USUAL_BASELINES, length, seed, direction))
-    steps = tested.cost_steps + found.steps + confirm_steps(finalists, seeds, USUAL_BASELINES, length)
-    evidence = Evidence(metric, direction, epochs, seeds, confirmed.runs, confirmed.verdict)
-    return result("confirm", confirmed.winner, steps, evidence=evidence, warnings=confirmed.warnings)
+    saved = None if save is None else SavedRuns(save, session)
+    if saved is not None:
+        session.restore(saved.read())
+    with shown_by(progress) as show:
+        show(session, None)
+        while not isinstance(order := session.next(), Over):
+            assert not isinstance(order, Waiting), "a run is under way that nobody trains"
+            for point in train(order.run):
+                advice = session.hear(order.stage, order.number, [point])
+                session.seconds = time.monotonic() - began
+                show(session, order)
+                if advice.stop:
+                    break
+            told = session.end(order.stage, order.number)
+            if saved is not None:
+                saved.record(session, told)
+        session.seconds = time.monotonic() - began
+        show(session, None)
+    return session

@@ -1,7 +1,7 @@
 """The recommendation: bounds, stepsize, evidence, and the bytes a user pastes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,7 +64,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class SpentCost:
+class Cost:
     """Optimizer steps and seconds spent so far, and the steps relative to one training."""
 
     steps: int
@@ -72,7 +72,7 @@ class SpentCost:
     relative_to_one_training: float
 
     @classmethod
-    def of(cls, steps: int, seconds: float, training_steps: int) -> "SpentCost":
+    def of(cls, steps: int, seconds: float, training_steps: int) -> "Cost":
         """From the steps and seconds spent, and the steps of one training."""
         return cls(steps, round(seconds, 3), round(steps / training_steps, 3))
 
@@ -104,7 +104,7 @@ class Recommendation:
     reasons: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     evidence: Evidence | None = None
-    cost: SpentCost | None = None
+    cost: Cost | None = None
     optimizer: dict[str, Any] | None = None
     batch_size: int | None = None
     alternatives: list[dict[str, Any]] = field(default_factory=list)
@@ -112,7 +112,14 @@ class Recommendation:
 
     @classmethod
     def of(
-        cls, source: Source, bounds: Bounds, candidate: Candidate | None, iterations_per_epoch: int, **more: Any
+        cls,
+        source: Source,
+        bounds: Bounds,
+        candidate: Candidate | None,
+        iterations_per_epoch: int,
+        *,
+        reasons: Sequence[str] = (),
+        **more: Any,
     ) -> "Recommendation":
         """From what was read and, unless that was inconclusive, the schedule chosen."""
         schedule: dict[str, Any] = {name: getattr(candidate, name, None) for name in SCHEDULE}
@@ -130,7 +137,7 @@ class Recommendation:
             iterations_per_epoch=iterations_per_epoch,
             interval=interval,
             confidence=bounds.confidence,
-            reasons=list(bounds.reasons),
+            reasons=[*bounds.reasons, *reasons],
             **more,
         )
 
@@ -157,7 +164,7 @@ class Recommendation:
     def from_dict(cls, document: Mapping[str, Any]) -> "Recommendation":
         """The recommendation that ``to_dict`` was made of; what a newer service tells beyond it is left out."""
         values = _known(cls, document)
-        for name, kind in (("evidence", Evidence), ("cost", SpentCost)):
+        for name, kind in (("evidence", Evidence), ("cost", Cost)):
             if values.get(name) is not None:
                 values[name] = kind(**_known(kind, values[name]))
         return cls(**values)

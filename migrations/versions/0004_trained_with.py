@@ -1,4 +1,4 @@
-"""What a job was trained with: the task's own optimizer and batch size, where the spec names none.
+"""What a job was trained with, the task's own where the spec names nothing, and by how much it was extended.
 
 Revision 0004, after 0003.
 """
@@ -18,6 +18,7 @@ JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 def upgrade() -> None:
     op.add_column("clr_jobs", sa.Column("trained_with", JSON, nullable=True))
+    op.add_column("clr_jobs", sa.Column("extensions", JSON, nullable=True))
     with op.batch_alter_table("clr_jobs") as jobs:
         jobs.drop_column("optimizer")
     with op.batch_alter_table("clr_recommendations") as recommendations:
@@ -31,3 +32,4 @@ def downgrade() -> None:
     with op.batch_alter_table("clr_jobs") as jobs:
         jobs.add_column(sa.Column("optimizer", TEXT, nullable=False, server_default=""))
         jobs.drop_column("trained_with")
+        jobs.drop_column("extensions")

@@ -1,187 +1,178 @@
-"""An external job inside one transaction that holds its row: how it stands, and how it ends."""
+"""An external job inside one transaction that holds its row: its session, how it goes on, and how it ends."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session as Transaction
 
-from clr.range_tests.bounds import Bounds
-from clr.run import Direction
-from clr.schedules.cycles import Candidate, TrainingLength
+from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
-from clr.trials.study import best
+from clr.trials.study import StudyMirror
 from clr.tuning.cost import trainings_of_stages
-from clr.tuning.recommendation import Recommendation, Source, SpentCost
-from service.external.study import settle
-from service.store import jobs, recommendations, runs
+from clr.tuning.session import Over, Session
+from service.store import jobs, recommendations, runs, sessions, studies
 from service.store.database import Database
 from service.store.errors import Conflict, NotFound
 from service.store.jobs import Lease
 from service.store.models import Job, RunRow
+
+HOLD_S = 60.0
+"""How long one process may take to show a study: nobody else writes to it meanwhile."""
+
+RUN_S = 600.0
+"""Seconds without a report after which a run is handed out again, where ``limits.run_seconds`` says no other."""
 
 
 class ExternalJob:
     """What was asked for, what was reported, and what follows from it.
 
     Args:
-        session: of the transaction; nothing here commits.
+        transaction: nothing here commits it.
         job, lease: as ``jobs.attend`` gives them.
     """
 
-    def __init__(self, session: Session, job: Job, lease: Lease) -> None:
-        self.session, self.job, self.lease = session, job, lease
+    def __init__(self, transaction: Transaction, job: Job, lease: Lease) -> None:
+        self.transaction, self.job, self.lease = transaction, job, lease
         self.spec = JobSpec.model_validate(job.spec)
-        self.ended = False
+        if job.iterations_per_epoch is None:
+            self._describe()
 
-    @property
-    def length(self) -> TrainingLength:
-        """The training to be recommended for."""
-        assert self.job.iterations_per_epoch is not None
-        return TrainingLength(self.spec.epochs, self.job.iterations_per_epoch)
-
-    @property
-    def trial_length(self) -> TrainingLength:
-        """The length of a trial."""
-        assert self.spec.search is not None
-        return TrainingLength(self.spec.search.epochs or self.spec.epochs, self.length.iterations_per_epoch)
-
-    @property
-    def bounds(self) -> Bounds:
-        """The reading of the range test so far."""
-        return Bounds(**(self.job.range_test or {})["bounds"])
+    def _describe(self) -> None:
+        """Record what the spec tells of the training."""
+        spec = self.spec
+        assert spec.iterations_per_epoch is not None
+        assert spec.direction is not None
+        length = TrainingLength(spec.epochs, spec.iterations_per_epoch)
+        optimizer = None if spec.optimizer is None else spec.optimizer.model_dump(mode="json")
+        jobs.describe(
+            self.transaction,
+            self.lease,
+            iterations_per_epoch=spec.iterations_per_epoch,
+            metric="metric",
+            direction=spec.direction,
+            trained_with={"optimizer": optimizer, "batch_size": spec.batch_size},
+            predicted_steps=max(1, round(sum(trainings_of_stages(spec, length).values()) * length.steps)),
+        )
+        self.job = jobs.get(self.transaction, self.job.id)
 
     @cached_property
-    def trials(self) -> list[RunRow]:
-        """Those handed out so far, by number."""
-        return runs.of_stage(self.session, self.job.id, "search")
+    def session(self) -> Session:
+        """As the stored runs say that it stands; those that run are in the hands of trainers."""
+        return sessions.rebuild(self.transaction, self.job, in_hands=True)
 
-    @property
-    def running(self) -> list[RunRow]:
-        """Trials that were handed out and not told."""
-        return [row for row in self.trials if row.state == "running"]
+    def take_note(self, stage: str | None = None) -> None:
+        """Record how far the job is and what it recommends, after a run that has changed; end it when it is over."""
+        self.__dict__.pop("session", None)
+        self.job = jobs.get(self.transaction, self.job.id)
+        session = self.session
+        order = session.next()  # what has ended is taken in on the way; an order that nobody takes is none
+        steps = session.steps_so_far
+        share = min(0.99, steps / session.predicted_steps)
+        at = stage or session.stage or self.job.stage or "range_test"
+        jobs.progress(self.transaction, self.lease, stage=at, progress=share, steps=steps)
+        self.recommend()
+        if isinstance(order, Over):
+            self.conclude()
 
-    def why_no_more(self) -> str | None:
-        """Why no further trial is handed out; None while there are more."""
-        search = self.spec.search
-        if search is None:
-            return "the job has no search: its spec says search = null"
-        if len(self.trials) >= (search.trials or 20):
-            return f"the search is over: all {search.trials or 20} trials were handed out"
-        return self.limit_reached()
-
-    def limit_reached(self) -> str | None:
-        """What ``limits.max_steps`` says to another trial; None where it affords one."""
-        limit, steps = self.spec.limits.max_steps, self.trial_length.steps
-        under_way = sum(row.run["steps"] - row.steps for row in self.running)
-        if limit is None or self.job.steps + under_way + steps <= limit:
-            return None
-        return f"limits.max_steps = {limit} leaves no room for another trial of {steps} steps"
-
-    def set_training(self, iterations_per_epoch: int, direction: Direction) -> None:
-        """Record what a range test tells of the training, and with it the steps of the whole job."""
-        trials = (
-            trainings_of_stages(self.spec, None)["search"]
-            * TrainingLength(self.spec.epochs, iterations_per_epoch).steps
-        )
-        jobs.set_training(
-            self.session,
+    def recommend(self) -> None:
+        """Store the present recommendation, if there is one."""
+        session = self.session
+        session.seconds = seconds_since_start(self.job)
+        found = session.recommendation
+        if found is None:
+            return
+        if self.job.range_test is None and session.range_test is not None:
+            jobs.set_range_test(self.transaction, self.lease, session.range_test.to_dict())
+        recommendations.put(
+            self.transaction,
             self.lease,
-            iterations_per_epoch=iterations_per_epoch,
-            metric="metric",
-            direction=direction,
-            trained_with=None,
-            predicted_steps=max(1, round(self.job.steps + trials)),
+            found.to_dict(),
+            task=self.spec.task,
+            optimizer=recommendations.optimizer_of(session.trained_with),
         )
-        self.refresh()
 
-    def spend(self, stage: str, steps: int) -> None:
-        """Record that the job is at ``stage`` and went on by so many steps."""
-        spent = self.job.steps + steps
-        share = min(0.99, spent / (self.job.predicted_steps or 1))
-        jobs.progress(self.session, self.lease, stage=stage, progress=share, steps=spent)
-        self.refresh()
+    def conclude(self) -> None:
+        """End the job: there is nothing more to train."""
+        if self.session.failure is not None:
+            jobs.fail(self.transaction, self.lease, self.session.failure)
+        else:
+            jobs.succeed(self.transaction, self.lease)
 
-    def refresh(self) -> None:
-        """Look at the job as this transaction has left it."""
-        self.job = jobs.get(self.session, self.job.id)
+    def is_silent(self, row: RunRow) -> bool:
+        """Whether the trainer of a running run has given no report for too long, or said that it failed."""
+        if row.run.get("lost"):
+            return True
+        last = datetime.fromisoformat(row.run["reported_at"]) if "reported_at" in row.run else row.started_at
+        return datetime.now(UTC) - last > timedelta(seconds=self.spec.limits.run_seconds or RUN_S)
 
-    def recommend(self, warnings: Sequence[str] = (), reasons: Sequence[str] | None = None) -> None:
-        """Recommend the best trial told so far; before there is one, what the range test says.
-
-        Without ``reasons``, those of the present recommendation stay.
-        """
-        found = self._best_trial()
-        source: Source = "search" if found else "range_test"
-        candidate = found or self.bounds.candidate(self.length)
-        document = Recommendation.of(
-            source,
-            self.bounds,
-            candidate,
-            self.length.iterations_per_epoch,
-            job_id=self.job.id,
-            cost=SpentCost.of(self.job.steps, self.seconds, self.length.steps),
-            warnings=list(warnings),
-        ).to_dict()
-        present = recommendations.get(self.session, self.job.id)
-        if reasons is None and present is not None:
-            reasons = present.document["reasons"]
-        document["reasons"] = list(reasons or document["reasons"])
-        recommendations.put(self.session, self.lease, document, task=self.spec.task, optimizer=None)
-
-    @property
-    def seconds(self) -> float:
-        """Since the first report."""
-        return seconds_since_start(self.job)
-
-    def _best_trial(self) -> Candidate | None:
-        if self.job.direction is None:
-            return None
-        complete = ((row.value, Candidate(**row.params)) for row in self.trials if row.state == "complete")
-        found = best(complete, self.job.direction)  # type: ignore[arg-type]  # it was stored from one
-        return None if found is None else self.length.stretch(found)
-
-    def conclude(self, warning: str | None = None) -> None:
-        """End the job, and warn of the limit that struck."""
-        if self.spec.search is not None and len(self.trials) < (self.spec.search.trials or 20):
-            warning = warning or self.limit_reached()
-        if warning:
-            self.recommend([f"{warning}; what was found until then is recommended"])
-        jobs.succeed(self.session, self.lease)
-        self.ended = True
+    def running(self) -> list[RunRow]:
+        """The runs that were handed out and have not ended."""
+        rows = [row for stage in sessions.STAGES for row in runs.of_stage(self.transaction, self.job.id, stage)]
+        return [row for row in rows if row.state == "running"]
 
 
 @contextmanager
 def attending(database: Database, job_id: str) -> Iterator[ExternalJob]:
     """A transaction that holds the row of an unfinished external job; ends one whose time is up instead."""
     expire(database, job_id)
-    with database.begin() as session:
-        state = jobs.get(session, job_id).state
+    with database.begin() as transaction:
+        state = jobs.get(transaction, job_id).state
         if state in jobs.FINISHED:
-            raise Conflict(f"job {job_id} is over, and its search with it: it is {state}; submit another")
-        attended = ExternalJob(session, *jobs.attend(session, job_id))
-        yield attended
-    if attended.ended:
-        settle(database, job_id)
+            raise Conflict(f"job {job_id} is over: it is {state}; extend it, or submit another")
+        yield ExternalJob(transaction, *jobs.attend(transaction, job_id))
+    settle(database, job_id)
+
+
+def settle(database: Database, job_id: str) -> None:
+    """Show the job's study in Optuna's tables as our own say it is; of a deleted job, nothing.
+
+    With no transaction open, since a study writes through connections of its own. Where another process is at it, it
+    is left to that one and to the next call.
+    """
+    try:
+        with database.begin() as transaction:
+            job = jobs.get(transaction, job_id)
+            if job.mode != "external" or job.iterations_per_epoch is None:
+                return
+            lease = jobs.hold(transaction, Lease(job_id, job.epoch, "external"), lease_s=HOLD_S)
+            if lease is None:
+                return
+            session = sessions.rebuild(transaction, job, in_hands=True)
+            session.next()
+            finished = job.state in jobs.FINISHED
+    except NotFound:
+        studies.delete(database.url, job_id)
+        return
+    try:
+        if session.study is not None:
+            mirror = StudyMirror(studies.remembering(database.url, job_id), job_id, session.attributes)
+            mirror.show(session.study, over=finished)
+    finally:
+        with database.begin() as transaction:
+            jobs.let_go(transaction, lease)
 
 
 def expire(database: Database, job_id: str) -> None:
     """End the job, if it is external, running, and ``limits.max_seconds`` have passed since its start."""
-    with database.read() as session:
-        due = _is_due(jobs.get(session, job_id))
+    with database.read() as transaction:
+        due = _is_due(jobs.get(transaction, job_id))
     if not due:
         return
-    with database.begin() as session:
-        attended = ExternalJob(session, *jobs.attend(session, job_id))
-        attended.conclude(f"limits.max_seconds = {attended.spec.limits.max_seconds:g} was reached")
+    with database.begin() as transaction:
+        attended = ExternalJob(transaction, *jobs.attend(transaction, job_id))
+        attended.session.next()
+        attended.session.limit(f"limits.max_seconds = {attended.spec.limits.max_seconds:g}")
+        attended.recommend()
+        attended.conclude()
     settle(database, job_id)
 
 
 def expire_all(database: Database) -> None:
     """End the jobs whose time is up while nobody reports."""
-    with database.read() as session:
-        due = [job.id for job in jobs.attended(session) if _is_due(job)]
+    with database.read() as transaction:
+        due = [job.id for job in jobs.attended(transaction) if _is_due(job)]
     for job_id in due:
         with suppress(Conflict, NotFound):  # somebody else was faster
             expire(database, job_id)

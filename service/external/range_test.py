@@ -20,10 +20,9 @@ from service.store import audit, jobs, runs
 from service.store.database import Database
 from service.store.errors import Conflict
 from service.store.models import RunRow
+from service.store.sessions import RECORDED
 
 STAGE = "range_test"
-POLICY = "recorded_ramp"
-
 Document = dict[str, Any]
 
 
@@ -37,47 +36,41 @@ def put(database: Database, job_id: str, report: RangeTestReport, *, by: str | N
         if any(row.run.get("digest") == digest for row in runs.of_stage(session, job_id, STAGE)):
             return
     with attending(database, job_id) as attended:
-        rows = runs.of_stage(attended.session, job_id, STAGE)
-        earlier = next((row for row in rows if row.run["seed"] == report.seed), None)
-        if attended.trials:
+        rows = runs.of_stage(attended.transaction, job_id, STAGE)
+        ordered = sum(row.run["policy"] != RECORDED for row in rows)
+        ordered += sum(len(runs.of_stage(attended.transaction, job_id, stage)) for stage in ("search", "confirm"))
+        if ordered:
             raise Conflict(
-                f"the range test ends when the first trial is asked for, and {len(attended.trials)} were handed out: "
-                "submit another job to search around another one"
+                f"a recorded ramp takes the place of the range test, but {ordered} runs were asked for already: "
+                "submit another job to begin with a ramp"
             )
-        _agree(attended, report, others=len(rows) - (earlier is not None))
+        earlier = next((row for row in rows if row.run["seed"] == report.seed), None)
         _record(attended, report, digest, rows, earlier)
-        audit.record(attended.session, by, "range test", job_id=job_id, detail=f"seed {report.seed}")
-        _read(attended, report.direction)
+        audit.record(attended.transaction, by, "range test", job_id=job_id, detail=f"seed {report.seed}")
+        _read(attended)
         if attended.spec.search is None and len(rows) + (earlier is None) >= attended.spec.range_test.seeds:
             attended.conclude()
-
-
-def _agree(attended: ExternalJob, report: RangeTestReport, others: int) -> None:
-    """All seeds are of one training."""
-    for field in ("direction", "iterations_per_epoch"):
-        known, given = getattr(attended.job, field), getattr(report, field)
-        if others and given != known:
-            raise InvalidArgument(field, f"must be {known}, as for the seeds before", given)
 
 
 def _record(
     attended: ExternalJob, report: RangeTestReport, digest: str, rows: Sequence[RunRow], earlier: RunRow | None
 ) -> None:
-    session, lease = attended.session, attended.lease
+    session, lease = attended.transaction, attended.lease
     place: Document = {"stage": STAGE, "number": len(rows) if earlier is None else earlier.number}
     if earlier is not None:
         runs.discard(session, lease, **place)
-    params = {"policy": POLICY, "max_lr": report.points[-1].lr, "seed": report.seed}
+    params = {"policy": RECORDED, "max_lr": report.points[-1].lr, "seed": report.seed}
     attempt = runs.start(session, lease, **place, params=params, run=params | {"digest": digest})
     runs.append(session, lease, **place, attempt=attempt, points=list(_points(report.points)))
-    steps = len(report.points)
+    steps = report.points[-1].step or len(report.points)
     runs.finish(session, lease, **place, attempt=attempt, state="complete", value=None, steps=steps)
-    attended.spend(STAGE, steps - (0 if earlier is None else earlier.steps))
-    attended.set_training(report.iterations_per_epoch, report.direction)
 
 
 def _points(given: Sequence[RampPoint]) -> Iterable[Document]:
-    """As a worker records them: the steps up to each metric together."""
+    """As a worker records them: the steps up to each metric together; one of which some are left out, by itself."""
+    if any(point.step is not None for point in given):
+        yield from _thinned(given)
+        return
     measured = 0
     groups: list[int] = []
     for point in given:
@@ -94,23 +87,34 @@ def _points(given: Sequence[RampPoint]) -> Iterable[Document]:
         }
 
 
+def _thinned(given: Sequence[RampPoint]) -> Iterable[Document]:
+    last = 0
+    for index, point in enumerate(given):
+        if point.step is None or point.step <= last:
+            rule = f"must be given for every point or none, and rise; the last was {last}"
+            raise InvalidArgument(f"points.{index}.step", rule, point.step)
+        last = point.step
+        loss = _finite(point.loss)
+        yield {"step": last, "lr": [point.lr], "loss": [loss], "metric": point.metric, "diverged": False}
+
+
 def _finite(loss: float | None) -> float | None:
     return loss if loss is not None and abs(loss) <= LARGEST else None
 
 
-def _read(attended: ExternalJob, direction: Direction) -> None:
+def _read(attended: ExternalJob) -> None:
     """Bounds from all seeds' curves, and the recommendation that follows."""
-    numbers = [row.number for row in runs.of_stage(attended.session, attended.job.id, STAGE)]
-    recorded = runs.points(attended.session, attended.job.id, STAGE, numbers)
+    assert attended.spec.direction is not None
+    numbers = [row.number for row in runs.of_stage(attended.transaction, attended.job.id, STAGE)]
+    recorded = runs.points(attended.transaction, attended.job.id, STAGE, numbers)
     curves = [_curve(recorded[number]) for number in numbers]
     try:
-        bounds = _bounds(curves, direction)
+        bounds = _bounds(curves, attended.spec.direction)
     except InvalidArgument as error:
         raise InvalidArgument(f"points.{error.field}", error.rule, error.given) from error
     document = {"bounds": bounds.to_dict(), "smoothed": _smoothed(curves)}
-    jobs.set_range_test(attended.session, attended.lease, document)
-    attended.refresh()
-    attended.recommend(reasons=bounds.reasons)
+    jobs.set_range_test(attended.transaction, attended.lease, document)
+    attended.take_note(STAGE)
 
 
 def _bounds(curves: Sequence[Curve], direction: Direction) -> Bounds:

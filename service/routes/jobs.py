@@ -5,12 +5,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from clr.spec import JobSpec
 from clr.tuning import cost
 from service import submission
 from service.cursors import LIMIT, JobCursor, Limit, split
-from service.external.study import settle
+from service.external.job import settle
 from service.problems import responses
 from service.routes.parameters import NO_NUL, DatabaseOfApp, JobId, SchemasOfApp, SettingsOfApp, Who
 from service.schemas import DryRun, JobView, Page, PredictedCost, State
@@ -31,15 +32,22 @@ EXAMPLES: dict[str, Any] = {
             "batch_size": 64,
             "epochs": 20,
             "range_test": {"seeds": 3},
-            "search": {"trials": 20, "ratio": [1.5, 20], "policies": ["triangular"]},
-            "confirm": {"seeds": 3, "baselines": ["fixed", "one_cycle", "cosine"]},
+            "budget": 6,
+            "search": {"ratio": [1.5, 20], "policies": ["triangular"]},
+            "confirm": {"baselines": ["fixed", "one_cycle"]},
             "resources": {"gpus": 0, "cpus": 1},
         },
     },
     "range test": {"summary": "A range test alone", "value": {"task": "digits", "search": None}},
     "external": {
         "summary": "A trainer of your own, which reports over REST",
-        "value": {"mode": "external", "task": "my JAX model", "epochs": 20, "search": {"trials": 12}},
+        "value": {
+            "mode": "external",
+            "task": "my JAX model",
+            "epochs": 20,
+            "iterations_per_epoch": 500,
+            "direction": "maximize",
+        },
     },
 }
 
@@ -75,9 +83,11 @@ def submit(
     dry_run: Annotated[bool, Query(description="check and cost the spec, store nothing")] = False,
 ) -> Response:
     """Accept a job spec. Only `task` is required; unknown fields are errors."""
-    document = spec.model_dump(mode="json")
+    digest = submission.digest(spec)
     with database.read() as session:
         schema = submission.check(session, spec, settings.task_modules, schemas.of)
+    spec = cost.planned(spec)
+    document = spec.model_dump(mode="json")
     if dry_run:
         predicted = PredictedCost.model_validate(asdict(cost.predict(spec, schema)))
         return JSONResponse(DryRun(spec=document, cost=predicted).model_dump(mode="json"))
@@ -90,7 +100,7 @@ def submit(
             mode=spec.mode,
             priority=spec.priority,
             idempotency_key=idempotency_key,
-            idempotency_digest=idempotency_key and submission.digest(spec),
+            idempotency_digest=idempotency_key and digest,
             submitted_by=who.name,
             queued_limit=settings.queued_limit,
         )
@@ -102,7 +112,7 @@ def submit(
 
 
 @router.get("", summary="List jobs", responses=responses(422, 503))
-def list_jobs(
+def page(
     database: DatabaseOfApp,
     state: Annotated[State | None, Query(description="only jobs in this state")] = None,
     task: Annotated[str | None, Query(pattern=NO_NUL, description="only jobs of this task")] = None,
@@ -112,7 +122,7 @@ def list_jobs(
 ) -> Page[JobView]:
     """Jobs, newest first."""
     with database.read() as session:
-        rows = jobs.browse(session, state=state, task=task, name=name, limit=limit + 1, before=cursor)
+        rows = jobs.page(session, state=state, task=task, name=name, limit=limit + 1, before=cursor)
         some, next_cursor = split(rows, limit, lambda job: job.id)
         return Page(items=[JobView.of(job) for job in some], next_cursor=next_cursor)
 
@@ -133,6 +143,28 @@ def cancel(database: DatabaseOfApp, who: Who, job_id: JobId) -> JobView:
     if job.mode == "external":  # a worker closes the study of a managed one
         settle(database, job_id)
     return JobView.of(job)
+
+
+class Extension(BaseModel):
+    """How many trainings more a job may cost."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    budget: float = Field(gt=0, le=1e6, allow_inf_nan=False, description="trainings", examples=[4])
+
+
+@router.post(
+    "/{job_id}/extend",
+    status_code=202,
+    summary="Go on with a finished job",
+    responses=responses(404, 409, 413, 415, 422, 503),
+)
+def extend(database: DatabaseOfApp, who: Who, job_id: JobId, more: Extension) -> JobView:
+    """Grant a job that succeeded more trainings: it goes on from all that it knows. Any other is a 409."""
+    with database.begin() as session:
+        job = jobs.extend(session, job_id, more.budget)
+        audit.record(session, who.name, "extend", job_id=job_id, detail=f"budget {more.budget:g}")
+        return JobView.of(job)
 
 
 @router.delete(

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from service.cursors import LIMIT, JobCursor, Limit, split
 from service.problems import responses
 from service.routes.parameters import NO_NUL, DatabaseOfApp
-from service.schemas import FoundRecommendation, Page
+from service.schemas import Found, Page
 from service.store import recommendations
 
 router = APIRouter(tags=["results"])
@@ -17,10 +17,10 @@ router = APIRouter(tags=["results"])
 @router.get(
     "/v1/recommendations",
     summary="Recommendations of all jobs",
-    response_model=Page[FoundRecommendation],
+    response_model=Page[Found],
     responses=responses(422, 503),
 )
-def list_recommendations(
+def page(
     database: DatabaseOfApp,
     task: Annotated[str | None, Query(pattern=NO_NUL, description="only for this task")] = None,
     optimizer: Annotated[str | None, Query(pattern=NO_NUL, description="only for this optimizer")] = None,
@@ -29,7 +29,7 @@ def list_recommendations(
 ) -> JSONResponse:
     """What was found before, newest job first."""
     with database.read() as session:
-        rows = recommendations.browse(session, task=task, optimizer=optimizer, limit=limit + 1, before=cursor)
+        rows = recommendations.page(session, task=task, optimizer=optimizer, limit=limit + 1, before=cursor)
         some, next_cursor = split(rows, limit, lambda found: found[0].job_id)
-        items = [FoundRecommendation.document(row, spec) for row, spec in some]
+        items = [Found.document(row, spec) for row, spec in some]
     return JSONResponse({"items": items, "next_cursor": next_cursor})

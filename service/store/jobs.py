@@ -19,7 +19,7 @@ from service.store.errors import Conflict, IdempotencyMismatch, LeaseLost, Limit
 from service.store.ids import new_id
 from service.store.models import Job, RunRow
 
-Existing = TypeVar("Existing")
+Found = TypeVar("Found")
 
 FINISHED = ("succeeded", "failed", "cancelled")
 WAITING = Job.state == "queued"
@@ -28,10 +28,10 @@ ABANDONED = and_(Job.state == "running", Job.lease_until < now_s())
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on a job, until someone holds a later fencing token for it."""
+    """The right to work on a job, until someone holds a later epoch of it."""
 
     job_id: str
-    fencing_token: int
+    epoch: int
     owner: str
     lost_by: str | None = field(default=None, compare=False)
     """Who held it before, and let it run out."""
@@ -120,7 +120,7 @@ def unfinished(session: Session) -> dict[str, int]:
     return {state: session.scalar(number.where(Job.state == state)) or 0 for state in ("queued", "running")}
 
 
-def browse(
+def page(
     session: Session,
     *,
     state: str | None = None,
@@ -154,17 +154,12 @@ def claim(
     while (found := _candidate(session, waiting)) is not None:
         if running_limit is not None and found.submitted_by is not None:
             tokens.hold(session, found.submitted_by)
-        same = (Job.id == found.id, Job.fencing_token == found.fencing_token, or_(waiting, ABANDONED))
-        mine = {
-            "state": "running",
-            "owner": owner,
-            "fencing_token": Job.fencing_token + 1,
-            "lease_until": now_s() + lease_s,
-        }
+        same = (Job.id == found.id, Job.epoch == found.epoch, or_(waiting, ABANDONED))
+        mine = {"state": "running", "owner": owner, "epoch": Job.epoch + 1, "lease_until": now_s() + lease_s}
         started = func.coalesce(Job.started_at, now())
         if changed(session, update(Job).where(*same).values(**mine, started_at=started)):
-            lease = Lease(found.id, found.fencing_token + 1, owner, lost_by=found.owner)
-            events.emit(session, found.id, "state", {"state": "running", "fencing_token": lease.fencing_token})
+            lease = Lease(found.id, found.epoch + 1, owner, lost_by=found.owner)
+            events.emit(session, found.id, "state", {"state": "running", "epoch": lease.epoch})
             return get(session, found.id), lease
     return None
 
@@ -184,27 +179,23 @@ def _candidate(session: Session, waiting: ColumnElement[bool]) -> Row[str, int, 
 
 def first(condition: ColumnElement[bool]) -> Select[str, int, int, str | None, str | None]:
     """The query for the job to claim first among those that ``condition`` holds for."""
-    query = select(Job.id, Job.priority, Job.fencing_token, Job.submitted_by, Job.owner).where(
-        Job.mode == "managed", condition
-    )
+    query = select(Job.id, Job.priority, Job.epoch, Job.submitted_by, Job.owner).where(Job.mode == "managed", condition)
     return query.order_by(Job.priority.desc(), Job.id).limit(1).with_for_update(skip_locked=True)
 
 
 def fence(session: Session, lease: Lease, **columns: Any) -> None:
     """Write ``columns`` and hold the job's row until the transaction ends; LeaseLost unless the lease still holds."""
-    held = (Job.id == lease.job_id, Job.fencing_token == lease.fencing_token, Job.state == "running")
-    if not changed(session, update(Job).where(*held).values(columns or {"fencing_token": Job.fencing_token})):
+    held = (Job.id == lease.job_id, Job.epoch == lease.epoch, Job.state == "running")
+    if not changed(session, update(Job).where(*held).values(columns or {"epoch": Job.epoch})):
         raise LeaseLost(
-            f"job {lease.job_id} must be running under fencing token {lease.fencing_token} ({lease.owner}), but "
+            f"job {lease.job_id} must be running under epoch {lease.epoch} ({lease.owner}), but "
             f"{_present(session, lease.job_id)}: stop the work, nothing was written"
         )
 
 
 def _present(session: Session, job_id: str) -> str:
     job = session.get(Job, job_id, populate_existing=True)
-    return (
-        "it was deleted" if job is None else f"it is {job.state} under fencing token {job.fencing_token} ({job.owner})"
-    )
+    return "it was deleted" if job is None else f"it is {job.state} under epoch {job.epoch} ({job.owner})"
 
 
 def renew(session: Session, lease: Lease, *, lease_s: float) -> bool:
@@ -227,14 +218,14 @@ def release(session: Session, lease: Lease) -> None:
     return events.emit(session, lease.job_id, "state", {"state": "queued"})
 
 
-def set_training(
+def describe(
     session: Session,
     lease: Lease,
     *,
     iterations_per_epoch: int,
     metric: str,
     direction: str,
-    trained_with: dict[str, Any] | None = None,
+    trained_with: dict[str, Any] | None,
     predicted_steps: int | None,
 ) -> None:
     """Record what is known of the task once it is loaded."""
@@ -251,6 +242,22 @@ def progress(session: Session, lease: Lease, *, stage: str, progress: float, ste
 def set_range_test(session: Session, lease: Lease, document: dict[str, Any]) -> None:
     """Record the reading of the range test."""
     fence(session, lease, range_test=document)
+
+
+# succeeded -> queued
+def extend(session: Session, job_id: str, budget: float) -> Job:
+    """Grant a finished job more trainings: it goes on from all that it knows."""
+    job = _locked(session, job_id)
+    if job.state != "succeeded":
+        raise Conflict(f"only a job that succeeded can be extended, but job {job_id} is {job.state}: submit another")
+    if job.spec["search"] is None:
+        raise Conflict(f"job {job_id} has no search to go on with: its spec says search = null; submit another")
+    if job.range_test is None or job.range_test["bounds"]["max_lr"] is None:
+        raise Conflict(f"job {job_id} has no bounds to go on from: its range test is inconclusive; submit another")
+    granted = [*(job.extensions or []), budget]
+    _write(session, job_id, state="queued", extensions=granted, owner=None, finished_at=None, cancel_requested=False)
+    events.emit(session, job_id, "state", {"state": "queued", "extensions": granted})
+    return get(session, job_id)
 
 
 # running -> succeeded
@@ -299,16 +306,21 @@ def attend(session: Session, job_id: str) -> tuple[Job, Lease]:
     if job.state == "queued":
         _write(session, job_id, state="running", owner="external", started_at=now())
         events.emit(session, job_id, "state", {"state": "running"})
-    return get(session, job_id), Lease(job_id, job.fencing_token, "external")
+    return get(session, job_id), Lease(job_id, job.epoch, "external")
 
 
 def hold(session: Session, lease: Lease, *, lease_s: float) -> Lease | None:
     """The right to propose the next trial of an attended job, for ``lease_s`` seconds; None while another has it."""
     free = (Job.id == lease.job_id, or_(Job.lease_until.is_(None), Job.lease_until < now_s()))
-    mine = {"fencing_token": Job.fencing_token + 1, "lease_until": now_s() + lease_s}
+    mine = {"epoch": Job.epoch + 1, "lease_until": now_s() + lease_s}
     if not changed(session, update(Job).where(*free).values(mine)):
         return None
-    return Lease(lease.job_id, lease.fencing_token + 1, lease.owner)
+    return Lease(lease.job_id, lease.epoch + 1, lease.owner)
+
+
+def let_go(session: Session, lease: Lease) -> None:
+    """Give a hold back."""
+    _write(session, lease.job_id, lease_until=None)
 
 
 def attended(session: Session) -> list[Job]:
@@ -348,7 +360,7 @@ def _locked(session: Session, job_id: str) -> Job:
     return _existing(session.get(Job, job_id, populate_existing=True, with_for_update=True), job_id)
 
 
-def _existing(found: Existing | None, job_id: str) -> Existing:
+def _existing(found: Found | None, job_id: str) -> Found:
     if found is None:
         raise NotFound(f"no job has the id {job_id!r}: it was deleted, or never submitted here")
     return found

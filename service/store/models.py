@@ -36,11 +36,14 @@ class Job(Base):
     metric: Mapped[str | None]
     direction: Mapped[str | None]
     trained_with: Mapped[dict[str, Any] | None]  # optimizer and batch size
+    extensions: Mapped[Any] = mapped_column(
+        nullable=True
+    )  # trainings granted since it first ended, one number each time
     range_test: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     owner: Mapped[str | None]
-    fencing_token: Mapped[int] = mapped_column(default=0)
+    epoch: Mapped[int] = mapped_column(default=0)
     lease_until: Mapped[float | None] = mapped_column(Float(53))
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     idempotency_digest: Mapped[str | None]

@@ -6,7 +6,7 @@ import pytest
 
 from clr.spec import JobSpec
 from service.cli import app
-from service.external.reports import Result, TrialReport
+from service.external.reports import Ended, Reported
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -38,8 +38,8 @@ def test_every_job_shown_is_valid(text: str) -> None:
 def test_every_body_in_the_guide_for_external_trainers_is_valid() -> None:
     spec, point, result = re.findall(r"-d '(.*?)'", (ROOT / "docs/external.md").read_text())
     assert JobSpec.model_validate_json(spec).mode == "external"
-    assert TrialReport.model_validate_json(point).step == 1000
-    assert Result.model_validate_json(result).state == "complete"
+    assert Reported.model_validate_json(point).points[0].step == 100
+    assert Ended.model_validate_json(result).state == "complete"
 
 
 def test_every_folder_on_the_map_exists() -> None:

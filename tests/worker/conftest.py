@@ -45,7 +45,8 @@ class Work:
     def submit(self, task: str, submitted_by: str | None = None, **spec: Any) -> str:
         full = JobSpec.model_validate({"task": task, **spec}).model_dump(mode="json")
         with self.database.begin() as session:
-            job, _ = jobs.submit(session, spec=full, name=full["name"], task=task, submitted_by=submitted_by)
+            kept = {"name": full["name"], "task": task, "optimizer": full["optimizer"]["name"]}
+            job, _ = jobs.submit(session, spec=full, submitted_by=submitted_by, **kept)
             return job.id
 
     def job(self, job_id: str) -> Job:

@@ -1,0 +1,316 @@
+"""The race: candidates and baselines train side by side on fresh seeds that all share, and the field is halved.
+
+Training on the same seed takes most of what luck does out of a difference. Whoever has fallen behind gets no further
+seed, so that the trainings go to where the answer may still change. The range test's own schedule is in every round:
+nothing replaces it that was lucky once.
+"""
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from scipy.special import stdtrit
+
+from clr.run import Direction, Run
+from clr.schedules.cycles import Candidate, TrainingLength
+from clr.trials.baselines import BASELINES
+
+SEED_NOISE = 0.01
+"""Standard deviation from seed to seed, as a share of what a training gains over an untrained network, before any was
+seen: what the tasks of benchmarks/README.md have at their best schedules in the median."""
+
+PRIOR_WEIGHT = 2.0
+"""Trainings that the noise assumed counts as, beside those seen."""
+
+LEVEL = 0.9
+"""Two-sided level at which a difference counts."""
+
+ALIKE = 0.005
+"""Share of what a training gains below which two schedules are as good as each other: nobody would switch for it."""
+
+FRAGILE = 0.1
+"""Share of what a training gains that the worst seed of a schedule may lie below its best; a schedule that falls
+further collapses on some seeds."""
+
+SAFER, BOLDER = 0.5, 2.0
+"""Of the range test's rate, where others are tried first: the factor within which the paper places the best rate."""
+
+
+@dataclass(eq=False)
+class Entrant:
+    """A schedule in the race: a candidate of ours, or a baseline at one rate.
+
+    Args:
+        name: "recommended" for the range test's own, "candidate" for another, else the baseline's.
+        make: the run that trains it on a seed.
+        params: what people read of it.
+        candidate: None for a baseline.
+        lr: a baseline's own rate.
+        values: by seed, as far as it was trained; None where it diverged or failed.
+    """
+
+    name: str
+    make: Callable[[int], Run]
+    params: dict[str, Any]
+    candidate: Candidate | None = None
+    lr: float | None = None
+    values: dict[int, float | None] = field(default_factory=dict)
+
+    @property
+    def known(self) -> list[float]:
+        """Its finite values, in the order of the seeds."""
+        return [value for value in self.values.values() if value is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Over its seeds; None where one of them diverged."""
+        return fmean(self.known) if self.values and len(self.known) == len(self.values) else None
+
+
+class Lead(NamedTuple):
+    """Mean paired difference in favour of the first, its standard error, and whether it is more than chance."""
+
+    difference: float
+    error: float
+    counts: bool
+
+
+class Heat(NamedTuple):
+    """A training of one entrant on one seed."""
+
+    run: Run
+    params: dict[str, Any]
+    entrant: Entrant
+
+
+class Race:
+    """What the trainings so far say.
+
+    Args:
+        entrants: the field at the start, the range test's own first.
+        direction: whether larger values are better.
+        floor: value of an untrained network, where it is known.
+    """
+
+    def __init__(self, entrants: Sequence[Entrant], direction: Direction, floor: float | None) -> None:
+        self.entrants, self.sign, self.floor = list(entrants), 1 if direction == "maximize" else -1, floor
+
+    @property
+    def own(self) -> Entrant:
+        """The range test's own schedule."""
+        return self.entrants[0]
+
+    @property
+    def gain(self) -> float:
+        """What a training gains over an untrained network; the whole spread of the values where that is not known."""
+        values = [value for one in self.entrants for value in one.known]
+        if not values:
+            return 0.0
+        if self.floor is None:
+            return max(values) - min(values)
+        return max(0.0, max(self.sign * (value - self.floor) for value in values))
+
+    @property
+    def noise(self) -> tuple[float, float]:
+        """Standard deviation of a value from seed to seed, what all share aside, and its degrees of freedom."""
+        several = [one for one in self.entrants if len(one.known) > 1 and one.mean is not None]
+        shared = _seed_effects(several)
+        residuals = [
+            value - fmean(one.known) - shared.get(seed, 0.0)
+            for one in several
+            for seed, value in one.values.items()
+            if value is not None
+        ]
+        freedom = max(0.0, len(residuals) - len(several) - max(0, len(shared) - 1))
+        assumed = PRIOR_WEIGHT * (SEED_NOISE * self.gain) ** 2
+        squares = sum(residual**2 for residual in residuals) if freedom else 0.0
+        return math.sqrt((assumed + squares) / (PRIOR_WEIGHT + freedom)), PRIOR_WEIGHT + freedom
+
+    def lead(self, first: Entrant, second: Entrant) -> Lead | None:
+        """How far the first is ahead on the seeds both trained on; None without such, or where one diverged."""
+        shared = [seed for seed in first.values if seed in second.values]
+        pairs = [(first.values[seed], second.values[seed]) for seed in shared]
+        differences = [self.sign * (a - b) for a, b in pairs if a is not None and b is not None]
+        if not differences or len(differences) < len(pairs):
+            return None
+        sd, freedom = self.noise
+        error = sd * math.sqrt(2 / len(differences))
+        difference = fmean(differences)
+        needed = max(float(stdtrit(freedom, (1 + LEVEL) / 2)) * error, ALIKE * self.gain)
+        return Lead(difference, error, abs(difference) > needed)
+
+    def is_fragile(self, one: Entrant) -> bool:
+        """Whether some seed diverged, or ended far below the mean of what the entrant reached."""
+        if not one.values:
+            return False
+        if one.mean is None:
+            return True
+        worst = min(self.sign * value for value in one.known)
+        best = max(self.sign * value for value in one.known)
+        return best - worst > FRAGILE * self.gain
+
+    def rank(self, one: Entrant) -> float:
+        """Larger is better; by the difference to the range test's own on shared seeds."""
+        if one is self.own:
+            return 0.0 if self.own.mean is not None else -math.inf
+        lead = self.lead(one, self.own)
+        if lead is not None:
+            return lead.difference
+        return self.sign * one.mean if one.mean is not None and self.own.mean is None else -math.inf
+
+    @property
+    def winner(self) -> Entrant | None:
+        """The candidate to recommend; None where each of them diverged.
+
+        The range test's own, unless another was trained on as many seeds, at least two, and is ahead by more than the
+        error of the difference; or the own is fragile and another is not.
+        """
+        ours = [one for one in self.entrants if one.candidate is not None and one.mean is not None]
+        solid = [one for one in ours if not self.is_fragile(one)] or ours
+        if not solid:
+            return None
+        best = max(solid, key=self.rank)
+        if self.own not in solid:
+            return best
+        lead = self.lead(best, self.own)
+        proven = len(best.values) >= max(2, len(self.own.values)) and lead is not None and lead.difference > lead.error
+        return best if proven else self.own
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether each of the others is clearly ahead or behind, or as good as the winner within what anybody minds."""
+        winner = self.winner
+        if winner is None or len(winner.values) < 2:
+            return False
+        leads = [self.lead(winner, one) for one in self.entrants if one is not winner and one.values]
+        return all(
+            lead is None or lead.counts or abs(lead.difference) + lead.error < ALIKE * self.gain for lead in leads
+        )
+
+
+def _seed_effects(several: Sequence[Entrant]) -> dict[int, float]:
+    """What each seed adds to all that trained on it; nothing can be said of one that a single entrant had."""
+    deviations: dict[int, list[float]] = {}
+    for one in several:
+        mean = fmean(one.known)
+        for seed, value in one.values.items():
+            if value is not None:
+                deviations.setdefault(seed, []).append(value - mean)
+    return {seed: fmean(found) for seed, found in deviations.items() if len(found) > 1}
+
+
+def field_size(trainings: int) -> int:
+    """How many may enter a race of so many trainings: halved after each round, two train on at least two seeds.
+
+    >>> [field_size(trainings) for trainings in (1, 2, 3, 5, 11)]
+    [0, 2, 3, 3, 5]
+    """
+    if trainings < 4:
+        return 0 if trainings < 2 else trainings
+    size = 2
+    while _cost(size + 1) <= trainings:
+        size += 1
+    return size
+
+
+def _cost(size: int) -> int:
+    """Trainings until two are left and have trained once more."""
+    return size if size <= 2 else size + _cost(max(2, math.ceil(size / 2)))
+
+
+def race_plan(
+    race: Race,
+    field: Sequence[Entrant],
+    trainings: int,
+    seeds: Sequence[int],
+    safer: Callable[[Candidate], Entrant],
+) -> Generator[list[Heat], list[float | None], Race]:
+    """Rounds of the race: each a fresh seed for all that are still in it.
+
+    Args:
+        race: all that ever entered.
+        field: those who start, the range test's own first; no more than ``field_size(trainings)``.
+        trainings: how many there may be.
+        seeds: fresh ones, at least half as many.
+        safer: a safer entrant than the candidate given, when that turns out to be fragile.
+    """
+    left = trainings
+    for fresh in seeds:
+        field = field[:left]
+        if len(field) < 2 or race.is_decided:
+            return race
+        values = yield [Heat(one.make(fresh), one.params, one) for one in field]
+        for one, value in zip(field, values, strict=True):
+            one.values[fresh] = value
+        left -= len(field)
+        field = _remaining(race, field)
+        if race.own.candidate is not None and race.is_fragile(race.own):
+            another = safer(race.own.candidate)
+            if all(one.params != another.params for one in race.entrants):
+                race.entrants.append(another)
+                field = [race.own, another, *field[1:]]
+    return race
+
+
+def _remaining(race: Race, field: Sequence[Entrant]) -> list[Entrant]:
+    """The better half, at least two, the range test's own among them."""
+    count = max(2, math.ceil(len(field) / 2))
+    others = sorted((one for one in field if one is not race.own), key=race.rank, reverse=True)
+    return [race.own, *others[: count - 1]]
+
+
+def entrant_of(candidate: Candidate, name: str = "candidate") -> Entrant:
+    """A schedule of ours."""
+    return Entrant(name, candidate.run, candidate.to_dict(), candidate=candidate)
+
+
+def baseline_entrant(name: str, max_lr: float, length: TrainingLength) -> Entrant:
+    """A baseline, at the rate it does best at where ours peaks at ``max_lr``."""
+    baseline = BASELINES[name]
+    lr = baseline.best_rate(max_lr)
+    params = {"policy": baseline.policy, "baseline": name, "max_lr": lr}
+    return Entrant(name, lambda seed: baseline.run(lr, length, seed), params, lr=lr)
+
+
+def summary(one: Entrant, name: str | None = None) -> dict[str, Any]:
+    """An entrant as evidence tells it: name, lr of a baseline, mean, std and values over its seeds."""
+    mean = one.mean
+    std = (
+        0.0
+        if len(one.known) < 2
+        else math.sqrt(sum((v - fmean(one.known)) ** 2 for v in one.known) / (len(one.known) - 1))
+    )
+    rate: Mapping[str, Any] = {} if one.lr is None else {"lr": one.lr}
+    return {
+        "name": name or one.name,
+        **rate,
+        "mean": mean,
+        "std": None if mean is None else std,
+        "values": list(one.values.values()),
+    }
+
+
+def verdict(race: Race, winner: Entrant, baselines: Sequence[Entrant]) -> tuple[str, list[str]]:
+    """The winner beside the fixed rate (or the best baseline), in words, and a warning for each that did better."""
+    if winner.mean is None:
+        return "the recommended schedule diverged", ["a training of the recommended schedule diverged"]
+    if not baselines:
+        return "no baseline was run", []
+    leads = {one.name: race.lead(winner, one) for one in baselines}
+    warnings = [
+        f"{one.name} at {one.lr:.3g} did better by {-lead.difference:.3g} +- {lead.error:.2g}"
+        for one in baselines
+        if (lead := leads[one.name]) is not None and lead.counts and lead.difference < 0
+    ]
+    best = max(baselines, key=lambda one: -math.inf if one.mean is None else race.sign * one.mean).name
+    reference = "fixed" if "fixed" in leads else best
+    lead = leads[reference]
+    if lead is None:
+        return f"CLR ahead: {reference} diverged", warnings
+    if not lead.counts:
+        return "no difference", warnings
+    if lead.difference > 0:
+        return f"CLR ahead by {lead.difference:.3g} +- {lead.error:.2g}", warnings
+    return f"{'a fixed rate' if reference == 'fixed' else reference} did better", warnings

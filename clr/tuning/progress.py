@@ -1,0 +1,69 @@
+"""How far a session is, as people see it: a bar in a terminal or a notebook, a function for the rest."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich import progress
+from rich.console import Console
+
+from clr.tuning.session import Order, Session
+
+Progress = Callable[[Session, Order | None], None]
+"""Called with a session as it goes on, and with the run that went on; None at its start and its end."""
+
+
+@contextmanager
+def shown_by(wanted: Progress | bool | None) -> Iterator[Progress]:
+    """What shows the progress: the function given, a bar, or nothing.
+
+    Args:
+        wanted: a function; True: a bar; None: one where there is a terminal or a notebook; False: nothing.
+    """
+    console = Console(stderr=True)
+    if callable(wanted):
+        yield wanted
+    elif wanted or (wanted is None and (console.is_terminal or console.is_jupyter)):
+        with Bar(console) as bar:
+            yield bar
+    else:
+        yield lambda session, order: None
+
+
+class Bar:
+    """Shows what the whole will cost, the first bounds as soon as there are any, and how far the session is."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description:<16}"),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TextColumn("{task.completed:,.0f} of at most {task.total:,.0f} steps"),
+            progress.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=1)
+        self._told: tuple[float | None, float | None] | None = None
+
+    def __enter__(self) -> "Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, session: Session, order: Order | None) -> None:
+        """Show where the session is."""
+        where = "" if order is None else f"{order.stage.replace('_', ' ')}, run {order.number}"
+        self._bar.update(self._task, description=where, completed=session.steps_so_far, total=session.predicted_steps)
+        found = session.recommendation
+        if found is not None and (found.base_lr, found.max_lr) != self._told:
+            self._told = found.base_lr, found.max_lr
+            self._console.print(_sentence(found.base_lr, found.max_lr, found.confidence), highlight=False)
+
+
+def _sentence(base_lr: float | None, max_lr: float | None, confidence: str) -> str:
+    if base_lr is None or max_lr is None:
+        return "inconclusive: no bounds"
+    return f"base_lr {base_lr:.3g}, max_lr {max_lr:.3g} ({confidence} confidence)"
