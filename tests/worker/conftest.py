@@ -45,8 +45,7 @@ class Work:
     def submit(self, task: str, submitted_by: str | None = None, **spec: Any) -> str:
         full = JobSpec.model_validate({"task": task, **spec}).model_dump(mode="json")
         with self.database.begin() as session:
-            kept = {"name": full["name"], "task": task, "optimizer": full["optimizer"]["name"]}
-            job, _ = jobs.submit(session, spec=full, submitted_by=submitted_by, **kept)
+            job, _ = jobs.submit(session, spec=full, name=full["name"], task=task, submitted_by=submitted_by)
             return job.id
 
     def job(self, job_id: str) -> Job:
