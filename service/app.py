@@ -23,6 +23,7 @@ from service.pages import compare, job, new, signin
 from service.pages import jobs as job_list
 from service.pages.page import Assets
 from service.pages.people import ForPeople
+from service.pictures import warm
 from service.routes import (
     audit,
     bounds,
@@ -88,7 +89,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.database = database
         async with anyio.create_task_group() as beside:
             beside.start_soon(_keep_time, database)
-            beside.start_soon(run_in_threadpool, pictures.warm)
+            beside.start_soon(run_in_threadpool, warm)
             yield
             beside.cancel_scope.cancel()
     finally:

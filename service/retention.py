@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Select, select
 
-from service.store import audit, jobs, studies
+from service import actions
 from service.store.clock import now
 from service.store.database import Database
 from service.store.errors import StoreError
@@ -36,7 +36,7 @@ def prune(database: Database, older_than: timedelta, states: Sequence[str], *, d
             return
         for job_id in found:
             if not dry_run:
-                _delete(database, job_id)
+                actions.delete(database, job_id, by=None, act="prune")
             yield job_id
         last = found[-1]
 
@@ -44,10 +44,3 @@ def prune(database: Database, older_than: timedelta, states: Sequence[str], *, d
 def _old(before: datetime, states: Sequence[str], last: str) -> Select[str]:
     query = select(Job.id).where(Job.state.in_(states), Job.finished_at < before, Job.id > last)
     return query.order_by(Job.id).limit(BATCH)
-
-
-def _delete(database: Database, job_id: str) -> None:
-    studies.delete(database.url, job_id)  # first: interrupted in between, the job is still there to be found
-    with database.begin() as session:
-        jobs.delete(session, job_id)
-        audit.record(session, None, "prune", job_id=job_id)

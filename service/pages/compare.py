@@ -6,8 +6,8 @@ from fastapi import Query, Request, Response
 
 from clr.errors import InvalidArgument
 from service.pages.page import page_router, render
-from service.routes.parameters import NO_NUL, DatabaseOfApp
-from service.routes.pictures import LookOfPicture, Version, rendered
+from service.parameters import NO_NUL, DatabaseOfApp
+from service.pictures import LookOfPicture, Version, rendered
 from service.schemas import JobView
 from service.store import jobs, recommendations
 from service.store.database import Database

@@ -10,10 +10,10 @@ from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
 from clr.tuning.cost import trainings_of_stages
 from clr.tuning.recommendation import Recommendation
+from service import actions
 from service.cursors import NumberCursor, split
 from service.pages.page import page_router, render
-from service.routes import jobs as api
-from service.routes.parameters import DatabaseOfApp, JobId, SettingsOfApp, Who
+from service.parameters import DatabaseOfApp, JobId, Who
 from service.schemas import Document, JobView
 from service.store import events, jobs, recommendations, runs, studies
 from service.store.errors import NotFound
@@ -65,20 +65,20 @@ def page(
 
 @router.post("/jobs/{job_id}/cancel")
 def cancel(database: DatabaseOfApp, who: Who, job_id: JobId) -> Response:
-    api.cancel(database, who, job_id)
+    actions.cancel(database, job_id, by=who.name)
     return RedirectResponse(f"/jobs/{job_id}", 303)
 
 
 @router.post("/jobs/{job_id}/delete")
-def delete(database: DatabaseOfApp, settings: SettingsOfApp, who: Who, job_id: JobId) -> Response:
-    api.delete(database, settings, who, job_id)
+def delete(database: DatabaseOfApp, who: Who, job_id: JobId) -> Response:
+    actions.delete(database, job_id, by=who.name)
     return RedirectResponse("/", 303)
 
 
 @router.get("/jobs/{job_id}/study")
-def study(database: DatabaseOfApp, settings: SettingsOfApp, job_id: JobId) -> Response:
+def study(database: DatabaseOfApp, job_id: JobId) -> Response:
     """To the job's study in Optuna's dashboard, which numbers studies in its own way."""
-    number = studies.number(settings.database_url, job_id)
+    number = studies.number(database.url, job_id)
     if number is None:
         raise NotFound(f"job {job_id} has no study: its search has not begun")
     return RedirectResponse(f"/dashboard/studies/{number}", 303)

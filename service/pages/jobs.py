@@ -6,7 +6,7 @@ from fastapi import Query, Request, Response
 
 from service.cursors import JobCursor, split
 from service.pages.page import page_router, render
-from service.routes.parameters import NO_NUL, DatabaseOfApp
+from service.parameters import NO_NUL, DatabaseOfApp
 from service.schemas import JobView
 from service.store import jobs, recommendations, workers
 

@@ -16,12 +16,11 @@ from pydantic import ValidationError
 from clr.errors import InvalidArgument, broken_rules
 from clr.spec import JobSpec
 from clr.tuning.cost import PredictedCost, predict
-from service import submission
+from service import actions, submission
 from service.pages.form import MISSING, Field, Sent, document, field, held
 from service.pages.page import page_router, render
+from service.parameters import NO_NUL, DatabaseOfApp, SchemasOfApp, SettingsOfApp, Who
 from service.problems import InvalidField, invalid_fields
-from service.routes import jobs as api
-from service.routes.parameters import NO_NUL, DatabaseOfApp, SchemasOfApp, SettingsOfApp, Who
 from service.settings import Settings
 from service.store import jobs, workers
 from service.store.database import Database
@@ -81,8 +80,8 @@ def submit(
     if spec is None or "preview" in sent:
         return form.render(request, sent, errors, status=200 if "preview" in sent else 422)
     key = f"{(sent.get('key') or [''])[0][:64]}-{submission.digest(spec)}"  # submitted twice, it is one job
-    stored = api.submit(database, settings, schemas, who, spec, idempotency_key=key)
-    return RedirectResponse(stored.headers["Location"].removeprefix("/v1"), 303)
+    job = actions.submit(database, settings, schemas, spec, by=who.name, key=key)
+    return RedirectResponse(f"/jobs/{job.id}", 303)
 
 
 class _Form:

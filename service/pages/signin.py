@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 from service.access import identify
 from service.access.guard import COOKIE
 from service.pages.page import page_router, render
-from service.routes.parameters import DatabaseOfApp
+from service.parameters import DatabaseOfApp
 
 router = page_router()
 

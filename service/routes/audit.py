@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from service.cursors import LIMIT, Limit, split
+from service.parameters import DatabaseOfApp
 from service.problems import responses
-from service.routes.parameters import DatabaseOfApp
 from service.schemas import Act, Page
 from service.store import audit
 

@@ -8,8 +8,8 @@ from starlette.exceptions import HTTPException
 from clr.bundles.archive import REQUIREMENTS, InvalidBundle, check
 from clr.bundles.requirements import REFUSAL
 from clr.errors import InvalidArgument
+from service.parameters import DatabaseOfApp, SettingsOfApp, Who
 from service.problems import responses
-from service.routes.parameters import DatabaseOfApp, SettingsOfApp, Who
 from service.schemas import CodeView
 from service.store import audit, code
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
+from service.parameters import DatabaseOfApp, JobId, StillAdmitted
 from service.problems import responses
-from service.routes.parameters import DatabaseOfApp, JobId, StillAdmitted
 from service.store import events, jobs
 from service.store.database import Database
 from service.store.errors import NotFound

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Path, Response
 
 from service.external import range_test, trainer
 from service.external.reports import Ended, OrderedRun, RangeTestReport, Reported, ToGoOn
+from service.parameters import DatabaseOfApp, JobId, Who
 from service.problems import responses
 from service.routes.jobs import IdempotencyKey
-from service.routes.parameters import DatabaseOfApp, JobId, Who
 from service.routes.results import range_test_view
 from service.schemas import RangeTestView, Stage, TrialView
 from service.store import runs

@@ -4,8 +4,8 @@ from fastapi import APIRouter
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from service.parameters import DatabaseOfApp
 from service.problems import responses
-from service.routes.parameters import DatabaseOfApp
 from service.schemas import Alive, Ready
 from service.store import workers
 from service.store.database import is_migrated

@@ -8,15 +8,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from clr.spec import JobSpec
-from clr.tuning import cost
-from service import submission
+from service import actions
 from service.cursors import LIMIT, JobCursor, Limit, split
-from service.external.job import settle
+from service.parameters import NO_NUL, DatabaseOfApp, JobId, SchemasOfApp, SettingsOfApp, Who
 from service.problems import responses
-from service.routes.parameters import NO_NUL, DatabaseOfApp, JobId, SchemasOfApp, SettingsOfApp, Who
 from service.schemas import DryRun, JobView, Page, PredictedCost, State
-from service.store import audit, jobs, studies
-from service.store.errors import Conflict
+from service.store import jobs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -83,30 +80,11 @@ def submit(
     dry_run: Annotated[bool, Query(description="check and cost the spec, store nothing")] = False,
 ) -> Response:
     """Accept a job spec. Only `task` is required; unknown fields are errors."""
-    digest = submission.digest(spec)
-    with database.read() as session:
-        schema = submission.check(session, spec, settings.task_modules, schemas.of)
-    spec = cost.planned(spec)
-    document = spec.model_dump(mode="json")
     if dry_run:
-        predicted = PredictedCost.model_validate(asdict(cost.predict(spec, schema)))
-        return JSONResponse(DryRun(spec=document, cost=predicted).model_dump(mode="json"))
-    with database.begin() as session:
-        job, is_new = jobs.submit(
-            session,
-            spec=document,
-            name=spec.name,
-            task=spec.task,
-            mode=spec.mode,
-            priority=spec.priority,
-            idempotency_key=idempotency_key,
-            idempotency_digest=idempotency_key and digest,
-            submitted_by=who.name,
-            queued_limit=settings.queued_limit,
-        )
-        if is_new:
-            audit.record(session, who.name, "submit", job_id=job.id)
-        view = JobView.of(job)
+        planned, predicted = actions.plan(database, settings, schemas, spec)
+        told = PredictedCost.model_validate(asdict(predicted))
+        return JSONResponse(DryRun(spec=planned.model_dump(mode="json"), cost=told).model_dump(mode="json"))
+    view = JobView.of(actions.submit(database, settings, schemas, spec, by=who.name, key=idempotency_key))
     # Written at once: FastAPI would check it against its model a second time.
     return Response(view.model_dump_json(), 201, {"Location": view.links.self}, media_type="application/json")
 
@@ -137,12 +115,7 @@ def show(database: DatabaseOfApp, job_id: JobId) -> JobView:
 @router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=responses(404, 409, 413, 422, 503))
 def cancel(database: DatabaseOfApp, who: Who, job_id: JobId) -> JobView:
     """Work stops within seconds; what was found stays. A job that is finished already is a 409."""
-    with database.begin() as session:
-        job = jobs.request_cancel(session, job_id)
-        audit.record(session, who.name, "cancel", job_id=job_id)
-    if job.mode == "external":  # a worker closes the study of a managed one
-        settle(database, job_id)
-    return JobView.of(job)
+    return JobView.of(actions.cancel(database, job_id, by=who.name))
 
 
 class Extension(BaseModel):
@@ -161,10 +134,7 @@ class Extension(BaseModel):
 )
 def extend(database: DatabaseOfApp, who: Who, job_id: JobId, more: Extension) -> JobView:
     """Grant a job that succeeded more trainings: it goes on from all that it knows. Any other is a 409."""
-    with database.begin() as session:
-        job = jobs.extend(session, job_id, more.budget)
-        audit.record(session, who.name, "extend", job_id=job_id, detail=f"budget {more.budget:g}")
-        return JobView.of(job)
+    return JobView.of(actions.extend(database, job_id, more.budget, by=who.name))
 
 
 @router.delete(
@@ -173,14 +143,6 @@ def extend(database: DatabaseOfApp, who: Who, job_id: JobId, more: Extension) ->
     summary="Delete a finished job",
     responses=responses(404, 409, 413, 422, 503),
 )
-def delete(database: DatabaseOfApp, settings: SettingsOfApp, who: Who, job_id: JobId) -> None:
+def delete(database: DatabaseOfApp, who: Who, job_id: JobId) -> None:
     """Delete a job with all that belongs to it, its study too. One that is not finished is a 409."""
-    with database.read() as session:
-        state = jobs.get(session, job_id).state
-    if state not in jobs.FINISHED:
-        raise Conflict(f"only a finished job can be deleted, but {job_id} is {state}: cancel it first")
-    # The study first: interrupted in between, the job is still there to be deleted again.
-    studies.delete(settings.database_url, job_id)
-    with database.begin() as session:
-        jobs.delete(session, job_id)
-        audit.record(session, who.name, "delete", job_id=job_id)
+    actions.delete(database, job_id, by=who.name)

@@ -1,21 +1,18 @@
 """A job's pictures: each drawn from one specification, whoever asks for it."""
 
-import logging
 from collections.abc import Callable
-from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Response
 from starlette.exceptions import HTTPException
 
+from service.parameters import DatabaseOfApp, JobId
+from service.pictures import Form, LookOfPicture, Version, rendered
 from service.problems import responses
-from service.routes.parameters import DatabaseOfApp, JobId
 from service.routes.results import range_test_view
 from service.schemas import Document
 from service.store import jobs, recommendations, runs
 from service.store.database import Database
-
-log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 
@@ -23,28 +20,7 @@ SHOWN_TRIALS = 500
 """More dots than this cover one another; of a longer search an even sample is drawn, and the best trial."""
 
 Picture = Literal["schedule", "search", "history", "confirmation"]
-Form = Literal["svg", "png"]
 
-KEPT = "private, max-age=31536000, immutable"
-SANDBOX = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
-
-
-def _look(
-    theme: Annotated[Literal["light", "dark"], Query(description="colour of the paper")] = "light",
-    size: Annotated[Literal["wide", "half", "narrow"], Query(description="narrow: for a phone")] = "wide",
-) -> Any:
-    from clr.charts import look
-
-    return look(theme, size)
-
-
-LookOfPicture = Annotated[Any, Depends(_look)]
-Version = Annotated[
-    str | None,
-    Query(
-        max_length=64, pattern=r"^[\w.-]*$", description="not read; a picture asked for with it may be kept for good"
-    ),
-]
 CONTENT = responses(404, 409, 422, 503, ok={"content": {"image/svg+xml": {}, "image/png": {}}})
 
 
@@ -66,33 +42,6 @@ def picture(
 ) -> Response:
     """The recommended schedule, the search's trials, their history, or the confirmation. 409 while there is none."""
     return rendered(_DRAWN[picture](database, job_id, look), form, v)
-
-
-@cache
-def warm() -> None:
-    """Draw once, for nobody: the first picture of a process takes a second longer than those that follow."""
-    import altair
-
-    from clr.charts import svg
-
-    try:
-        svg(altair.Chart(altair.InlineData([])).mark_point())
-    except Exception:  # whatever it is, those who ask for a picture are told; the rest of the service goes on
-        log.exception("no picture can be drawn")
-
-
-def rendered(chart: Any, form: Form, version: str | None) -> Response:
-    """The chart as a file. Scripts in it would not run, nor anything be fetched."""
-    from clr.charts import png, svg
-
-    headers = {
-        "Cache-Control": KEPT if version else "no-cache",
-        "Content-Security-Policy": SANDBOX,
-        "X-Content-Type-Options": "nosniff",
-    }
-    if form == "png":
-        return Response(png(chart), media_type="image/png", headers=headers)
-    return Response(svg(chart), media_type="image/svg+xml", headers=headers)
 
 
 def _range_test(database: Database, job_id: str, look: Any) -> Any:

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
 from service.cursors import LIMIT, JobCursor, Limit, split
+from service.parameters import NO_NUL, DatabaseOfApp
 from service.problems import responses
-from service.routes.parameters import NO_NUL, DatabaseOfApp
-from service.schemas import Found, Page
+from service.schemas import Page
 from service.store import recommendations
 
 router = APIRouter(tags=["results"])

@@ -9,8 +9,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from service.cursors import LIMIT, Limit, NumberCursor, split
+from service.parameters import DatabaseOfApp, JobId
 from service.problems import responses
-from service.routes.parameters import DatabaseOfApp, JobId
 from service.schemas import Page, RangeTestView, RecommendationView, SeedCurve, TrialView
 from service.store import jobs, recommendations, runs
 from service.store.database import Database

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
+from service.parameters import DatabaseOfApp
 from service.problems import responses
-from service.routes.parameters import DatabaseOfApp
 from service.schemas import Page, TaskView
 from service.store import workers
 

@@ -18,7 +18,7 @@ DAY = timedelta(days=1)
 def ended(database: Database, end: Callable[..., None], days_ago: int) -> str:
     """A job that ended so long ago, with a study."""
     with database.begin() as session:
-        job_id = jobs.submit(session, spec={}, name="n", task="t", optimizer="SGD")[0].id
+        job_id = jobs.submit(session, spec={}, name="n", task="t")[0].id
         claimed = jobs.claim(session, owner="w", lease_s=60)
         assert claimed is not None
         end(session, claimed[1], *(["why"] if end is jobs.fail else []))
@@ -40,7 +40,7 @@ def test_old_jobs_go_with_all_that_is_theirs_and_others_stay(database: Database)
     old = [ended(database, end, 91) for end in (jobs.succeed, jobs.fail, jobs.cancelled)]
     young = ended(database, jobs.succeed, 89)
     with database.begin() as session:
-        waiting = jobs.submit(session, spec={}, name="n", task="t", optimizer="SGD")[0].id
+        waiting = jobs.submit(session, spec={}, name="n", task="t")[0].id
         session.execute(text("UPDATE clr_jobs SET created_at = '2001-01-01' WHERE id = :id"), {"id": waiting})
     every = [*old, young, waiting]
     assert list(prune(database, 90 * DAY, jobs.FINISHED, dry_run=True)) == old

@@ -1,0 +1,75 @@
+"""What can be done with a job, whoever asks for it: a route, a page, the command line, or its age."""
+
+from clr.spec import JobSpec
+from clr.tuning import cost
+from service import submission
+from service.external.job import settle
+from service.settings import Settings
+from service.store import audit, jobs, studies
+from service.store.database import Database
+from service.store.errors import Conflict
+from service.store.models import Job
+from service.submission import Schemas
+
+
+def plan(database: Database, settings: Settings, schemas: Schemas, spec: JobSpec) -> tuple[JobSpec, cost.PredictedCost]:
+    """The spec as it would be stored, its budget told, and what the job would cost."""
+    with database.read() as session:
+        schema = submission.check(session, spec, settings.task_modules, schemas.of)
+    planned = cost.planned(spec)
+    return planned, cost.predict(planned, schema)
+
+
+def submit(
+    database: Database, settings: Settings, schemas: Schemas, spec: JobSpec, *, by: str | None, key: str | None = None
+) -> Job:
+    """Store the job for the token named ``by``; the same ``key`` again finds it again."""
+    with database.read() as session:
+        submission.check(session, spec, settings.task_modules, schemas.of)
+    planned = cost.planned(spec)
+    with database.begin() as session:
+        job, is_new = jobs.submit(
+            session,
+            spec=planned.model_dump(mode="json"),
+            name=spec.name,
+            task=spec.task,
+            mode=spec.mode,
+            priority=spec.priority,
+            idempotency_key=key,
+            idempotency_digest=key and submission.digest(spec),
+            submitted_by=by,
+            queued_limit=settings.queued_limit,
+        )
+        if is_new:
+            audit.record(session, by, "submit", job_id=job.id)
+    return job
+
+
+def cancel(database: Database, job_id: str, *, by: str | None) -> Job:
+    """End the job at once, or ask its worker to."""
+    with database.begin() as session:
+        job = jobs.request_cancel(session, job_id)
+        audit.record(session, by, "cancel", job_id=job_id)
+    if job.mode == "external":  # a worker closes the study of a managed one
+        settle(database, job_id)
+    return job
+
+
+def extend(database: Database, job_id: str, budget: float, *, by: str | None) -> Job:
+    """Grant a job that succeeded so many trainings more: it goes on from all that it knows."""
+    with database.begin() as session:
+        job = jobs.extend(session, job_id, budget)
+        audit.record(session, by, "extend", job_id=job_id, detail=f"budget {budget:g}")
+    return job
+
+
+def delete(database: Database, job_id: str, *, by: str | None, act: str = "delete") -> None:
+    """Remove a finished job with all that belongs to it, its study too; ``act`` is what the audit calls it."""
+    with database.read() as session:
+        state = jobs.get(session, job_id).state
+    if state not in jobs.FINISHED:
+        raise Conflict(f"only a finished job can be deleted, but job {job_id} is {state}: cancel it first")
+    studies.delete(database.url, job_id)  # first: interrupted in between, the job is still there to be deleted again
+    with database.begin() as session:
+        jobs.delete(session, job_id)
+        audit.record(session, by, act, job_id=job_id)
