@@ -32,8 +32,8 @@ from benchmarks.bare import BareRow
 from benchmarks.table import markdown
 from clr.range_tests.bounds import Bounds
 from clr.spec import JobSpec
-from clr.tasks import describe
-from clr.tuning.recommendation import Cost, Recommendation
+from clr.tasks import describe_task
+from clr.tuning.recommendation import Recommendation, SpentCost
 from service.store import workers
 from service.store.clock import now
 from service.store.database import Database, connect, database_url, migrate
@@ -42,7 +42,7 @@ from service.store.models import Job, RecommendationRow
 BODY = json.dumps({"task": "digits", "epochs": 20, "search": {"trials": 20}}).encode()
 SPEC = JobSpec.model_validate_json(BODY).model_dump(mode="json")
 DOCUMENT = Recommendation.of(
-    "range_test", Bounds.inconclusive("a benchmark"), None, 100, cost=Cost.of(100, 1.0, 100)
+    "range_test", Bounds.inconclusive("a benchmark"), None, 100, cost=SpentCost.of(100, 1.0, 100)
 ).to_dict()
 STORED = 1_000
 AT_ONCE = 8
@@ -120,7 +120,7 @@ def fill(url: str, number: int) -> None:
     database = Database(url)
     with database.begin() as session:
         BareRow.__table__.create(session.connection())  # type: ignore[attr-defined]
-        workers.publish(session, owner="bench", host="bench", slots={}, tasks=[describe("digits")])
+        workers.publish(session, owner="bench", host="bench", slots={}, tasks=[describe_task("digits")])
     same = {"task": "digits", "optimizer": "SGD"}
     job = same | {"name": "digits", "spec": SPEC, "mode": "managed", "priority": 0, "state": "succeeded"}
     found = same | {"source": "range_test", "document": DOCUMENT, "updated_at": now()}

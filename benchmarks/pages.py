@@ -78,7 +78,7 @@ def write(database: Database) -> tuple[str, Lease]:
     leases = [lease(database) for _ in range(2)]
     for held in leases:
         with database.begin() as session:
-            jobs.describe(
+            jobs.set_training(
                 session, held, iterations_per_epoch=18, metric="accuracy", direction="maximize", predicted_steps=9**6
             )
             ramp(session, held)
@@ -112,7 +112,7 @@ def write(database: Database) -> tuple[str, Lease]:
 def lease(database: Database) -> Lease:
     spec = {"task": "digits", "epochs": 10, "optimizer": {"name": "SGD"}}
     with database.begin() as session:
-        jobs.submit(session, spec=spec, name="large", task="digits", optimizer="SGD")
+        jobs.submit(session, spec=spec, name="large", task="digits")
         claimed = jobs.claim(session, owner="benchmark", lease_s=3600)
     assert claimed is not None
     return claimed[1]

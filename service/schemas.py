@@ -244,7 +244,7 @@ class RecommendationView(BaseModel):
     )
 
 
-class Found(RecommendationView):
+class FoundRecommendation(RecommendationView):
     """A recommendation, and what it was found for."""
 
     task: str

@@ -37,6 +37,9 @@ TABLES: dict[str, Table] = {
 OWN = {"event": {"id"}}
 """Columns that each database fills by itself."""
 
+RENAMED = {"epoch": "fencing_token"}
+"""Columns that had other names when 0.1.0 wrote its exports."""
+
 Line = tuple[str, Any]
 
 
@@ -103,8 +106,8 @@ def _lines(database: Database, job_id: str) -> Iterator[Line]:
         for kind in kinds:
             yield from _rows(session, kind, job_id)
     with database.read() as session:  # claimed meanwhile, its study may be ahead of the rows
-        epoch = session.scalar(select(Job.epoch).where(Job.id == job_id))
-        yield "end", {"id": job_id, "complete": epoch == job.epoch}
+        token = session.scalar(select(Job.fencing_token).where(Job.id == job_id))
+        yield "end", {"id": job_id, "complete": token == job.fencing_token}
 
 
 def _rows(session: Session, kind: str, job_id: str) -> Iterator[Line]:
@@ -163,6 +166,7 @@ def _insert(session: Session, kind: str, documents: Iterator[dict[str, Any]]) ->
 
 
 def _values(table: Table, document: dict[str, Any]) -> dict[str, Any]:
+    document = {RENAMED.get(name, name): value for name, value in document.items()}
     if unknown := document.keys() - table.columns.keys():
         raise StoreError(f"{', '.join(sorted(unknown))}: unknown here; the export is of a newer version than this one")
     return {

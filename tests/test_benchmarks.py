@@ -155,6 +155,6 @@ def test_fastais_valley_of_a_rising_curve_is_its_first_rate() -> None:
 def test_the_api_is_measured_over_as_many_jobs_as_asked_for(empty_database_url: str) -> None:
     api.fill(empty_database_url, 20)
     with closing(Database(empty_database_url)) as database, database.read() as session:
-        stored = [job.id for job in jobs.page(session, state="succeeded", task="digits", limit=100)]
+        stored = [job.id for job in jobs.browse(session, state="succeeded", task="digits", limit=100)]
         assert stored == [api.job_id(number) for number in reversed(range(20))]
         assert all(recommendations.get(session, job_id) is not None for job_id in stored)

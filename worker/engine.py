@@ -81,7 +81,7 @@ class Engine:
         held = [ray.put(data)]  # within a list Ray hands on the reference alone, for the node to fetch it if it must
         return {"digest": digest, "data": held, "folder": self._code_folder, "requirements": requirements}
 
-    def describe(
+    def inspect_task(
         self, trainee: dict[str, Any], bundle: Bundle | None, resources: dict[str, Any], check: Callable[[], None]
     ) -> Any:
         """What the task is: iterations_per_epoch, metric, direction. ``check`` is called while waiting, and may raise.
@@ -90,7 +90,7 @@ class Engine:
             RunFailed: the task's own code raised, or its process was lost every time.
         """
         options = _options(resources, bundle) | {"max_retries": ATTEMPTS - 1}
-        reference = remote.describe.options(**options).remote(trainee, bundle)
+        reference = remote.inspect_task.options(**options).remote(trainee, bundle)
         try:
             while not ray.wait([reference], timeout=0.25)[0]:
                 check()

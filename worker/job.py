@@ -85,7 +85,7 @@ class JobDriver:
 
     def _work(self) -> None:
         """Describe the task, then carry out its session from wherever the store says that it stood."""
-        job = self._describe()
+        job = self._inspect_task()
         with self.database.read() as session:
             known = sessions.rebuild(session, job, in_hands=False)
         mirror = StudyMirror(studies.storage(self.database.url), self.lease.job_id, known.attributes)
@@ -93,7 +93,7 @@ class JobDriver:
         if known.failure is not None:
             raise RunFailed(known.failure)
 
-    def _describe(self) -> Job:
+    def _inspect_task(self) -> Job:
         """Learn from the task itself how long an epoch is and what a run is judged by."""
         wanted = self.runs.resources
         if self.engine.slots(wanted) == 0:
@@ -101,13 +101,13 @@ class JobDriver:
                 f"resources: no node has the {wanted} that a run needs; the cluster has {self.engine.total()}"
             )
         self._ship_code()
-        about = self.engine.describe(self.runs.trainee, self.runs.bundle, wanted, check=self.runs.check)
+        about = self.engine.inspect_task(self.runs.trainee, self.runs.bundle, wanted, check=self.runs.check)
         trainings = sum(
             trainings_of_stages(self.spec, TrainingLength(self.spec.epochs, about["iterations_per_epoch"])).values()
         )
         predicted = max(1, round(trainings * self.spec.epochs * about["iterations_per_epoch"]))
         with self.database.begin() as session:
-            jobs.describe(session, self.lease, **about, predicted_steps=predicted)
+            jobs.set_training(session, self.lease, **about, predicted_steps=predicted)
             return jobs.get(session, self.lease.job_id)
 
     def _ship_code(self) -> None:

@@ -7,7 +7,7 @@ import time
 import uuid
 from threading import Event, Thread
 
-from clr.tasks import describe, registered
+from clr.tasks import describe_task, registered
 from service.settings import Settings
 from service.store import jobs, workers
 from service.store.database import Database
@@ -47,7 +47,7 @@ class Worker:
                 owner=self.owner,
                 host=socket.gethostname(),
                 slots=slots,
-                tasks=[describe(name) for name in registered()],
+                tasks=[describe_task(name) for name in registered()],
             )
 
     def work(self, engine: Engine) -> None:
@@ -97,7 +97,7 @@ class Worker:
                 lease.job_id,
                 extra={"job": lease.job_id},
             )
-        log.info("claimed: job=%s epoch=%s", lease.job_id, lease.epoch, extra={"job": lease.job_id})
+        log.info("claimed: job=%s fencing_token=%s", lease.job_id, lease.fencing_token, extra={"job": lease.job_id})
         thread = Thread(target=driver.drive, name=f"job-{lease.job_id}")
         thread.start()
         self._threads.append(thread)

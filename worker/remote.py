@@ -62,12 +62,12 @@ def warm() -> None:
 
 
 @ray.remote
-def describe(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> dict[str, Any]:
+def inspect_task(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> dict[str, Any]:
     """What the task is."""
     with whole_imports():
         from clr.tasks import reference as training
 
-        return training.describe(_task(trainee, bundle))
+        return training.inspect_task(_task(trainee, bundle))
 
 
 @ray.remote(num_returns="streaming")

@@ -200,7 +200,7 @@ class AsyncClient:
     async def _all(self, path: str, **filters: str | None) -> AsyncIterator[dict[str, Any]]:
         cursor: str | None = None
         while True:
-            items, cursor = await self._do(calls.page(path, filters, cursor))
+            items, cursor = await self._do(calls.items(path, filters, cursor))
             for item in items:
                 yield item
             if cursor is None:

@@ -87,7 +87,7 @@ def cancel(job_id: str) -> Call[Document]:
     return Call("POST", job_path(job_id, "cancel"), _json, repeatable=False)
 
 
-def page(path: str, filters: Mapping[str, str | None], cursor: str | None) -> Call[tuple[list[Document], str | None]]:
+def items(path: str, filters: Mapping[str, str | None], cursor: str | None) -> Call[tuple[list[Document], str | None]]:
     """The items of one page of a list, and the cursor of the next page; None on the last."""
     params = {name: value for name, value in {**filters, "cursor": cursor}.items() if value is not None}
     return Call("GET", path, _page, request={"params": params})

@@ -278,7 +278,7 @@ class Client:
     def _all(self, path: str, **filters: str | None) -> Iterator[dict[str, Any]]:
         cursor: str | None = None
         while True:
-            items, cursor = self._do(calls.page(path, filters, cursor))
+            items, cursor = self._do(calls.items(path, filters, cursor))
             yield from items
             if cursor is None:
                 return

@@ -8,7 +8,7 @@ from clr.schedules.cycles import TrainingLength
 from clr.spec import RangeTestSpec
 from clr.training.borrowing import borrowed
 from clr.training.loop import execute
-from clr.tuning.recommendation import Cost, Recommendation
+from clr.tuning.recommendation import Recommendation, SpentCost
 
 
 def recommended(length: TrainingLength, seeds: int, seed: int, **own: Any) -> Recommendation:
@@ -23,6 +23,6 @@ def recommended(length: TrainingLength, seeds: int, seed: int, **own: Any) -> Re
     began = time.monotonic()
     with borrowed(**own) as task:
         tested = execute(task, range_test_plan(length, RangeTestSpec(seeds=seeds), seed))
-    cost = Cost.of(tested.cost_steps, time.monotonic() - began, length.steps)
+    cost = SpentCost.of(tested.cost_steps, time.monotonic() - began, length.steps)
     candidate = tested.bounds.candidate(length)
     return Recommendation.of("range_test", tested.bounds, candidate, length.iterations_per_epoch, cost=cost)

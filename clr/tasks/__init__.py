@@ -5,12 +5,12 @@ Owns what a spec's ``task`` and ``args`` mean. Must not import the range test, t
 """
 
 from clr.tasks import cifar10, digits, fashion_mnist, image_folder, tabular, text_lm
-from clr.tasks.registry import check_args, describe, find, load_task, registered, task
+from clr.tasks.registry import check_args, describe_task, find, load_task, registered, task
 
 __all__ = [
     "check_args",
     "cifar10",
-    "describe",
+    "describe_task",
     "digits",
     "fashion_mnist",
     "find",

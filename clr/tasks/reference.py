@@ -46,7 +46,7 @@ def _load(key: str) -> Task:
     return task.changed(**changes)
 
 
-def describe(task: Task) -> dict[str, Any]:
+def inspect_task(task: Task) -> dict[str, Any]:
     """``iterations_per_epoch``, ``metric`` and ``direction`` of a task, and what it is ``trained_with``."""
     metric, direction, _ = task.score
     batch_size = getattr(task.train, "batch_size", None) if examples(task.train) is None else task.batch_size

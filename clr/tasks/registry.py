@@ -105,7 +105,7 @@ def find(name: str, reach: Reach | None = None) -> Factory:
     return known[name]
 
 
-def describe(name: str) -> dict[str, Any]:
+def describe_task(name: str) -> dict[str, Any]:
     """Name, docstring and JSON schema of the arguments of the task ``name``: ``{"name", "doc", "schema"}``."""
     factory = find(name)
     schema = _model(factory).model_json_schema()

@@ -208,9 +208,9 @@ def recommend(
 
 def training_of(task: "Task", epochs: float) -> Training:
     """What a session must know of a task."""
-    from clr.tasks.reference import describe
+    from clr.tasks.reference import inspect_task
 
-    about = describe(task)
+    about = inspect_task(task)
     used = about["trained_with"]
     length = TrainingLength(epochs, about["iterations_per_epoch"])
     return Training(length, about["metric"], about["direction"], used["optimizer"], used["batch_size"])

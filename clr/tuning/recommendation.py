@@ -64,7 +64,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Cost:
+class SpentCost:
     """Optimizer steps and seconds spent so far, and the steps relative to one training."""
 
     steps: int
@@ -72,7 +72,7 @@ class Cost:
     relative_to_one_training: float
 
     @classmethod
-    def of(cls, steps: int, seconds: float, training_steps: int) -> "Cost":
+    def of(cls, steps: int, seconds: float, training_steps: int) -> "SpentCost":
         """From the steps and seconds spent, and the steps of one training."""
         return cls(steps, round(seconds, 3), round(steps / training_steps, 3))
 
@@ -104,7 +104,7 @@ class Recommendation:
     reasons: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     evidence: Evidence | None = None
-    cost: Cost | None = None
+    cost: SpentCost | None = None
     optimizer: dict[str, Any] | None = None
     batch_size: int | None = None
     alternatives: list[dict[str, Any]] = field(default_factory=list)
@@ -164,7 +164,7 @@ class Recommendation:
     def from_dict(cls, document: Mapping[str, Any]) -> "Recommendation":
         """The recommendation that ``to_dict`` was made of; what a newer service tells beyond it is left out."""
         values = _known(cls, document)
-        for name, kind in (("evidence", Evidence), ("cost", Cost)):
+        for name, kind in (("evidence", Evidence), ("cost", SpentCost)):
             if values.get(name) is not None:
                 values[name] = kind(**_known(kind, values[name]))
         return cls(**values)

@@ -36,7 +36,7 @@ from clr.trials.race import (
 )
 from clr.trials.study import Study
 from clr.tuning.cost import FINALISTS, planned, trainings_of_stages
-from clr.tuning.recommendation import Cost, Evidence, Recommendation, Source
+from clr.tuning.recommendation import Evidence, Recommendation, Source, SpentCost
 
 Stage = Literal["range_test", "search", "confirm"]
 RunState = Literal["running", "complete", "pruned", "failed"]
@@ -689,7 +689,7 @@ class Session:
             self._found if bounds.max_lr is not None else None,
             length.iterations_per_epoch,
             job_id=self.job_id,
-            cost=Cost.of(self.steps_so_far, self.seconds, length.steps),
+            cost=SpentCost.of(self.steps_so_far, self.seconds, length.steps),
             optimizer=self.training.optimizer,
             batch_size=self.training.batch_size,
             evidence=evidence,

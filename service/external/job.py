@@ -37,16 +37,16 @@ class ExternalJob:
         self.transaction, self.job, self.lease = transaction, job, lease
         self.spec = JobSpec.model_validate(job.spec)
         if job.iterations_per_epoch is None:
-            self._describe()
+            self._set_training()
 
-    def _describe(self) -> None:
+    def _set_training(self) -> None:
         """Record what the spec tells of the training."""
         spec = self.spec
         assert spec.iterations_per_epoch is not None
         assert spec.direction is not None
         length = TrainingLength(spec.epochs, spec.iterations_per_epoch)
         optimizer = None if spec.optimizer is None else spec.optimizer.model_dump(mode="json")
-        jobs.describe(
+        jobs.set_training(
             self.transaction,
             self.lease,
             iterations_per_epoch=spec.iterations_per_epoch,
@@ -136,7 +136,7 @@ def settle(database: Database, job_id: str) -> None:
             job = jobs.get(transaction, job_id)
             if job.mode != "external" or job.iterations_per_epoch is None:
                 return
-            lease = jobs.hold(transaction, Lease(job_id, job.epoch, "external"), lease_s=HOLD_S)
+            lease = jobs.hold(transaction, Lease(job_id, job.fencing_token, "external"), lease_s=HOLD_S)
             if lease is None:
                 return
             session = sessions.rebuild(transaction, job, in_hands=True)

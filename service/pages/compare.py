@@ -27,7 +27,7 @@ def page(request: Request, database: DatabaseOfApp, job: Ids = []) -> Response: 
     newest: list[JobView] = []
     if len(ids) < 2:
         with database.read() as session:
-            newest = [JobView.of(row) for row in jobs.page(session, state="succeeded", limit=25)]
+            newest = [JobView.of(row) for row in jobs.browse(session, state="succeeded", limit=25)]
     columns = [(JobView.of(row), document) for row, document in found]
     scheduled = any(document and document["stepsize"] for _, document in found)
     return render(request, "compare.html", columns=columns, newest=newest, most=MOST, scheduled=scheduled)

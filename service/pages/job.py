@@ -39,7 +39,7 @@ def page(
         found = recommendations.get(session, job_id)
         tally = runs.tally(session, job_id)
         place = None if after is None else int(after)
-        rows = runs.page(session, job_id, "search", limit=SHOWN_TRIALS + 1, after=place)
+        rows = runs.browse(session, job_id, "search", limit=SHOWN_TRIALS + 1, after=place)
     trials, next_trials = split(rows, SHOWN_TRIALS, lambda row: row.number)
     document = found.document if found else None
     return render(

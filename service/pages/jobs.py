@@ -30,7 +30,7 @@ def page(
     given = {"state": state, "task": task, "name": name}
     with database.read() as session:
         filters = {field: value or None for field, value in given.items()}
-        rows = jobs.page(session, **filters, limit=SHOWN + 1, before=cursor)
+        rows = jobs.browse(session, **filters, limit=SHOWN + 1, before=cursor)
         some, next_cursor = split(rows, SHOWN, lambda job: job.id)
         found = recommendations.of_jobs(session, [job.id for job in some])
         shown = [(JobView.of(job), found[job.id].document if job.id in found else None) for job in some]

@@ -90,7 +90,7 @@ class _Form:
     def __init__(self, database: Database, settings: Settings, name: str) -> None:
         with database.read() as session:
             self.tasks = {row.name: row for row in workers.tasks(session)}
-            usual = [job.task for job in jobs.page(session, limit=1)] + [*self.tasks, ""]
+            usual = [job.task for job in jobs.browse(session, limit=1)] + [*self.tasks, ""]
         self.database, self.modules = database, settings.task_modules
         self.task = name or usual[0]
         self.fields = dict(_spec_fields())

@@ -16,9 +16,9 @@ ActCursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$", description="n
 
 
 @router.get("/v1/audit", summary="Who did what", responses=responses(422, 503))
-def page(database: DatabaseOfApp, limit: Limit = LIMIT, cursor: ActCursor = None) -> Page[Act]:
+def list_acts(database: DatabaseOfApp, limit: Limit = LIMIT, cursor: ActCursor = None) -> Page[Act]:
     """What was done with which token, newest first. For administrators."""
     with database.read() as session:
-        rows = audit.page(session, limit=limit + 1, before=None if cursor is None else int(cursor))
+        rows = audit.browse(session, limit=limit + 1, before=None if cursor is None else int(cursor))
         some, next_cursor = split(rows, limit, lambda row: row.id)
         return Page(items=[Act.model_validate(row) for row in some], next_cursor=next_cursor)

@@ -90,7 +90,7 @@ def submit(
 
 
 @router.get("", summary="List jobs", responses=responses(422, 503))
-def page(
+def list_jobs(
     database: DatabaseOfApp,
     state: Annotated[State | None, Query(description="only jobs in this state")] = None,
     task: Annotated[str | None, Query(pattern=NO_NUL, description="only jobs of this task")] = None,
@@ -100,7 +100,7 @@ def page(
 ) -> Page[JobView]:
     """Jobs, newest first."""
     with database.read() as session:
-        rows = jobs.page(session, state=state, task=task, name=name, limit=limit + 1, before=cursor)
+        rows = jobs.browse(session, state=state, task=task, name=name, limit=limit + 1, before=cursor)
         some, next_cursor = split(rows, limit, lambda job: job.id)
         return Page(items=[JobView.of(job) for job in some], next_cursor=next_cursor)
 

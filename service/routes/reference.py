@@ -14,7 +14,7 @@ POLICY += "img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
 
 
 @router.api_route("/docs", methods=["GET", "HEAD"])
-def page() -> Response:
+def show_reference() -> Response:
     """Swagger UI over this service's own OpenAPI document."""
     found = get_swagger_ui_html(
         openapi_url="/openapi.json",

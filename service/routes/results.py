@@ -49,7 +49,7 @@ def trials(
     after = None if cursor is None else int(cursor)
     with database.read() as session:
         jobs.get(session, job_id)
-        rows = runs.page(session, job_id, "search", limit=limit + 1, after=after)
+        rows = runs.browse(session, job_id, "search", limit=limit + 1, after=after)
         some, next_cursor = split(rows, limit, lambda row: row.number)
         points = runs.points(session, job_id, "search", [row.number for row in some])
         items = [TrialView.of(row, points.get(row.number, [])) for row in some]

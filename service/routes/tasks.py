@@ -11,7 +11,7 @@ router = APIRouter(tags=["tasks"])
 
 
 @router.get("/v1/tasks", summary="What can be trained", responses=responses(503))
-def page(database: DatabaseOfApp) -> Page[TaskView]:
+def list_tasks(database: DatabaseOfApp) -> Page[TaskView]:
     """The tasks that workers have published, all on one page, each with the JSON schema of its arguments."""
     with database.read() as session:
         items = [TaskView.of(row) for row in workers.tasks(session)]

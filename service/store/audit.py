@@ -14,7 +14,7 @@ def record(
     insert_row(session, AuditRow, token=token, action=action, job_id=job_id, detail=detail)
 
 
-def page(session: Session, *, limit: int = 50, before: int | None = None) -> list[AuditRow]:
+def browse(session: Session, *, limit: int = 50, before: int | None = None) -> list[AuditRow]:
     """What was done, newest first, before the act numbered ``before``."""
     query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
     return list(session.scalars(query if before is None else query.where(AuditRow.id < before)))

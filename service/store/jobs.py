@@ -19,7 +19,7 @@ from service.store.errors import Conflict, IdempotencyMismatch, LeaseLost, Limit
 from service.store.ids import new_id
 from service.store.models import Job, RunRow
 
-Found = TypeVar("Found")
+Existing = TypeVar("Existing")
 
 FINISHED = ("succeeded", "failed", "cancelled")
 WAITING = Job.state == "queued"
@@ -28,10 +28,10 @@ ABANDONED = and_(Job.state == "running", Job.lease_until < now_s())
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on a job, until someone holds a later epoch of it."""
+    """The right to work on a job, until someone holds a later fencing token for it."""
 
     job_id: str
-    epoch: int
+    fencing_token: int
     owner: str
     lost_by: str | None = field(default=None, compare=False)
     """Who held it before, and let it run out."""
@@ -120,7 +120,7 @@ def unfinished(session: Session) -> dict[str, int]:
     return {state: session.scalar(number.where(Job.state == state)) or 0 for state in ("queued", "running")}
 
 
-def page(
+def browse(
     session: Session,
     *,
     state: str | None = None,
@@ -154,12 +154,17 @@ def claim(
     while (found := _candidate(session, waiting)) is not None:
         if running_limit is not None and found.submitted_by is not None:
             tokens.hold(session, found.submitted_by)
-        same = (Job.id == found.id, Job.epoch == found.epoch, or_(waiting, ABANDONED))
-        mine = {"state": "running", "owner": owner, "epoch": Job.epoch + 1, "lease_until": now_s() + lease_s}
+        same = (Job.id == found.id, Job.fencing_token == found.fencing_token, or_(waiting, ABANDONED))
+        mine = {
+            "state": "running",
+            "owner": owner,
+            "fencing_token": Job.fencing_token + 1,
+            "lease_until": now_s() + lease_s,
+        }
         started = func.coalesce(Job.started_at, now())
         if changed(session, update(Job).where(*same).values(**mine, started_at=started)):
-            lease = Lease(found.id, found.epoch + 1, owner, lost_by=found.owner)
-            events.emit(session, found.id, "state", {"state": "running", "epoch": lease.epoch})
+            lease = Lease(found.id, found.fencing_token + 1, owner, lost_by=found.owner)
+            events.emit(session, found.id, "state", {"state": "running", "fencing_token": lease.fencing_token})
             return get(session, found.id), lease
     return None
 
@@ -179,23 +184,27 @@ def _candidate(session: Session, waiting: ColumnElement[bool]) -> Row[str, int, 
 
 def first(condition: ColumnElement[bool]) -> Select[str, int, int, str | None, str | None]:
     """The query for the job to claim first among those that ``condition`` holds for."""
-    query = select(Job.id, Job.priority, Job.epoch, Job.submitted_by, Job.owner).where(Job.mode == "managed", condition)
+    query = select(Job.id, Job.priority, Job.fencing_token, Job.submitted_by, Job.owner).where(
+        Job.mode == "managed", condition
+    )
     return query.order_by(Job.priority.desc(), Job.id).limit(1).with_for_update(skip_locked=True)
 
 
 def fence(session: Session, lease: Lease, **columns: Any) -> None:
     """Write ``columns`` and hold the job's row until the transaction ends; LeaseLost unless the lease still holds."""
-    held = (Job.id == lease.job_id, Job.epoch == lease.epoch, Job.state == "running")
-    if not changed(session, update(Job).where(*held).values(columns or {"epoch": Job.epoch})):
+    held = (Job.id == lease.job_id, Job.fencing_token == lease.fencing_token, Job.state == "running")
+    if not changed(session, update(Job).where(*held).values(columns or {"fencing_token": Job.fencing_token})):
         raise LeaseLost(
-            f"job {lease.job_id} must be running under epoch {lease.epoch} ({lease.owner}), but "
+            f"job {lease.job_id} must be running under fencing token {lease.fencing_token} ({lease.owner}), but "
             f"{_present(session, lease.job_id)}: stop the work, nothing was written"
         )
 
 
 def _present(session: Session, job_id: str) -> str:
     job = session.get(Job, job_id, populate_existing=True)
-    return "it was deleted" if job is None else f"it is {job.state} under epoch {job.epoch} ({job.owner})"
+    return (
+        "it was deleted" if job is None else f"it is {job.state} under fencing token {job.fencing_token} ({job.owner})"
+    )
 
 
 def renew(session: Session, lease: Lease, *, lease_s: float) -> bool:
@@ -218,14 +227,14 @@ def release(session: Session, lease: Lease) -> None:
     return events.emit(session, lease.job_id, "state", {"state": "queued"})
 
 
-def describe(
+def set_training(
     session: Session,
     lease: Lease,
     *,
     iterations_per_epoch: int,
     metric: str,
     direction: str,
-    trained_with: dict[str, Any] | None,
+    trained_with: dict[str, Any] | None = None,
     predicted_steps: int | None,
 ) -> None:
     """Record what is known of the task once it is loaded."""
@@ -306,16 +315,16 @@ def attend(session: Session, job_id: str) -> tuple[Job, Lease]:
     if job.state == "queued":
         _write(session, job_id, state="running", owner="external", started_at=now())
         events.emit(session, job_id, "state", {"state": "running"})
-    return get(session, job_id), Lease(job_id, job.epoch, "external")
+    return get(session, job_id), Lease(job_id, job.fencing_token, "external")
 
 
 def hold(session: Session, lease: Lease, *, lease_s: float) -> Lease | None:
     """The right to propose the next trial of an attended job, for ``lease_s`` seconds; None while another has it."""
     free = (Job.id == lease.job_id, or_(Job.lease_until.is_(None), Job.lease_until < now_s()))
-    mine = {"epoch": Job.epoch + 1, "lease_until": now_s() + lease_s}
+    mine = {"fencing_token": Job.fencing_token + 1, "lease_until": now_s() + lease_s}
     if not changed(session, update(Job).where(*free).values(mine)):
         return None
-    return Lease(lease.job_id, lease.epoch + 1, lease.owner)
+    return Lease(lease.job_id, lease.fencing_token + 1, lease.owner)
 
 
 def let_go(session: Session, lease: Lease) -> None:
@@ -360,7 +369,7 @@ def _locked(session: Session, job_id: str) -> Job:
     return _existing(session.get(Job, job_id, populate_existing=True, with_for_update=True), job_id)
 
 
-def _existing(found: Found | None, job_id: str) -> Found:
+def _existing(found: Existing | None, job_id: str) -> Existing:
     if found is None:
         raise NotFound(f"no job has the id {job_id!r}: it was deleted, or never submitted here")
     return found

@@ -43,7 +43,7 @@ class Job(Base):
     error: Mapped[str | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     owner: Mapped[str | None]
-    epoch: Mapped[int] = mapped_column(default=0)
+    fencing_token: Mapped[int] = mapped_column(default=0)
     lease_until: Mapped[float | None] = mapped_column(Float(53))
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     idempotency_digest: Mapped[str | None]

@@ -57,7 +57,7 @@ def of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, Recommendatio
     return {row.job_id: row for row in session.scalars(query)}
 
 
-def page(
+def browse(
     session: Session,
     *,
     task: str | None = None,

@@ -112,7 +112,7 @@ def finished(session: Session, job_id: str, stage: str) -> list[RunRow]:
     return [row for row in of_stage(session, job_id, stage) if row.state != "running"]
 
 
-def page(session: Session, job_id: str, stage: str, *, limit: int = 50, after: int | None = None) -> list[RunRow]:
+def browse(session: Session, job_id: str, stage: str, *, limit: int = 50, after: int | None = None) -> list[RunRow]:
     """Runs of a stage by number, that follow the one numbered ``after``."""
     query = select(RunRow).where(RunRow.job_id == job_id, RunRow.stage == stage)
     if after is not None:

@@ -33,7 +33,7 @@ def ended(database: Database, end: Callable[..., None], days_ago: int) -> str:
 
 def left(database: Database) -> list[str]:
     with database.read() as session:
-        return sorted(job.id for job in jobs.page(session))
+        return sorted(job.id for job in jobs.browse(session))
 
 
 def test_old_jobs_go_with_all_that_is_theirs_and_others_stay(database: Database) -> None:
@@ -51,7 +51,7 @@ def test_old_jobs_go_with_all_that_is_theirs_and_others_stay(database: Database)
     assert optuna.get_all_study_names(studies.storage(database.url)) == [young]
     with database.read() as session:
         assert session.scalar(select(func.count()).where(EventRow.job_id.in_(old))) == 0
-        assert [act.job_id for act in audit.page(session)] == [old[2], old[0], old[1]]
+        assert [act.job_id for act in audit.browse(session)] == [old[2], old[0], old[1]]
 
 
 @pytest.mark.parametrize(

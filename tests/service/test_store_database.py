@@ -20,12 +20,12 @@ from service.store.database import Base, Database
 from service.store.errors import StoreError
 from service.store.models import Job, RunRow
 
-JOB: dict[str, Any] = {"spec": {}, "name": "demo", "task": "digits", "optimizer": "SGD"}
+JOB: dict[str, Any] = {"spec": {}, "name": "demo", "task": "digits"}
 
 
 def count(database: Database) -> int:
     with database.read() as session:
-        return len(jobs.page(session))
+        return len(jobs.browse(session))
 
 
 def test_the_store_imports_no_web_framework_no_torch_and_no_ray() -> None:
@@ -59,7 +59,7 @@ def test_what_comes_before_a_failed_savepoint_stays(database: Database) -> None:
         with pytest.raises(ZeroDivisionError), session.begin_nested():
             submit_and_fail(session)
     with database.read() as session:
-        assert [job.id for job in jobs.page(session)] == [kept.id]
+        assert [job.id for job in jobs.browse(session)] == [kept.id]
 
 
 def test_rows_are_read_after_their_transaction(database: Database) -> None:

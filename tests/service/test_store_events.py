@@ -8,7 +8,7 @@ from service.store.database import Database
 
 def test_events_follow_the_last_one_seen_and_belong_to_one_job(database: Database) -> None:
     with database.begin() as session:
-        given: dict[str, Any] = {"spec": {}, "name": "demo", "task": "digits", "optimizer": "SGD"}
+        given: dict[str, Any] = {"spec": {}, "name": "demo", "task": "digits"}
         mine, other = (jobs.submit(session, **given)[0].id for _ in range(2))
         for number in range(5):
             events.emit(session, mine, "points", {"number": number})

@@ -22,7 +22,7 @@ WRITES: dict[str, Callable[[Session, Lease], Any]] = {
     "fence": jobs.fence,
     "renew": lambda session, lease: jobs.renew(session, lease, lease_s=60),
     "release": jobs.release,
-    "describe": lambda session, lease: jobs.describe(
+    "set_training": lambda session, lease: jobs.set_training(
         session, lease, iterations_per_epoch=9, metric="accuracy", direction="maximize", predicted_steps=900
     ),
     "progress": lambda session, lease: jobs.progress(session, lease, stage="search", progress=0.5, steps=7),
@@ -47,7 +47,7 @@ AFTER = {"release": "queued", "succeed": "succeeded", "fail": "failed", "cancell
 
 
 def submit(database: Database, **given: Any) -> str:
-    values: dict[str, Any] = {"spec": {"task": "digits"}, "name": "demo", "task": "digits", "optimizer": "SGD"} | given
+    values: dict[str, Any] = {"spec": {"task": "digits"}, "name": "demo", "task": "digits"} | given
     with database.begin() as session:
         return jobs.submit(session, **values)[0].id
 
@@ -120,14 +120,14 @@ def test_a_submitted_job_is_queued_and_keeps_what_it_was_given(database: Databas
     job_id = submit(database, spec={"task": "digits", "args": {"hidden": 64}}, priority=7)
     with database.read() as session:
         job = jobs.get(session, job_id)
-    assert (job.state, job.stage, job.progress, job.steps, job.epoch) == ("queued", None, 0.0, 0, 0)
-    assert (job.mode, job.name, job.task, job.optimizer, job.priority) == ("managed", "demo", "digits", "SGD", 7)
+    assert (job.state, job.stage, job.progress, job.steps, job.fencing_token) == ("queued", None, 0.0, 0, 0)
+    assert (job.mode, job.name, job.task, job.priority) == ("managed", "demo", "digits", 7)
     assert job.spec == {"task": "digits", "args": {"hidden": 64}}
     assert (job.started_at, job.finished_at, job.cancel_requested) == (None, None, False)
     assert told(database, job_id) == [{"state": "queued"}]
 
 
-def test_a_claimed_job_is_running_under_its_first_epoch(database: Database) -> None:
+def test_a_claimed_job_is_running_under_its_first_fencing_token(database: Database) -> None:
     job_id = submit(database)
     with database.begin() as session:
         found = jobs.claim(session, owner="worker", lease_s=60)
@@ -135,12 +135,12 @@ def test_a_claimed_job_is_running_under_its_first_epoch(database: Database) -> N
         job, lease = found
         left = session.scalar(select(Job.lease_until - now_s()).where(Job.id == job_id))
     assert lease == Lease(job_id, 1, "worker")
-    assert (job.state, job.owner, job.epoch) == ("running", "worker", 1)
+    assert (job.state, job.owner, job.fencing_token) == ("running", "worker", 1)
     assert job.started_at is not None
     assert job.started_at >= job.created_at
     assert left is not None
     assert 50 < left <= 60
-    assert told(database, job_id) == [{"state": "queued"}, {"state": "running", "epoch": 1}]
+    assert told(database, job_id) == [{"state": "queued"}, {"state": "running", "fencing_token": 1}]
 
 
 @pytest.mark.parametrize("verb", sorted(WRITES))
@@ -167,7 +167,7 @@ def test_a_worker_whose_job_was_taken_over_writes_nothing(database: Database, ve
     let_lease_run_out(database, lease.job_id)
     claim(database, "second")
     before = contents(database)
-    with pytest.raises(LeaseLost, match="it is running under epoch 2"), database.begin() as session:
+    with pytest.raises(LeaseLost, match="it is running under fencing token 2"), database.begin() as session:
         WRITES[verb](session, lease)
     assert contents(database) == before
 
@@ -201,9 +201,12 @@ def test_a_job_is_taken_over_once_its_lease_has_run_out(database: Database) -> N
         found = jobs.claim(session, owner="second", lease_s=60)
     assert found is not None
     job, second = found
-    assert second == Lease(job_id, first.epoch + 1, "second")
+    assert second == Lease(job_id, first.fencing_token + 1, "second")
     assert (job.state, job.owner, job.started_at) == ("running", "second", started_at)
-    assert told(database, job_id)[1:] == [{"state": "running", "epoch": 1}, {"state": "running", "epoch": 2}]
+    assert told(database, job_id)[1:] == [
+        {"state": "running", "fencing_token": 1},
+        {"state": "running", "fencing_token": 2},
+    ]
 
 
 def test_a_renewed_lease_holds(database: Database) -> None:
@@ -237,16 +240,16 @@ def test_a_released_job_is_queued_without_an_owner_and_claimed_under_a_later_epo
     with database.read() as session:
         job = jobs.get(session, lease.job_id)
         kept = runs.get(session, lease.job_id, "search", 0)
-    assert (job.state, job.owner, job.lease_until, job.epoch) == ("queued", None, None, 1)
+    assert (job.state, job.owner, job.lease_until, job.fencing_token) == ("queued", None, None, 1)
     assert kept.state == "running"
     assert told(database, lease.job_id)[-1] == {"state": "queued"}
-    assert claim(database).epoch == 2
+    assert claim(database).fencing_token == 2
 
 
 def test_what_a_worker_reports_is_stored_and_told(database: Database) -> None:
     lease = claimed(database)
     with database.begin() as session:
-        for verb in ("describe", "progress", "set_range_test"):
+        for verb in ("set_training", "progress", "set_range_test"):
             WRITES[verb](session, lease)
         job = jobs.get(session, lease.job_id)
     assert (job.iterations_per_epoch, job.metric, job.direction, job.predicted_steps) == (
@@ -381,7 +384,7 @@ def test_a_managed_job_takes_no_reports(database: Database) -> None:
 
 
 def test_the_same_key_and_digest_find_the_same_job(database: Database) -> None:
-    given: dict[str, Any] = {"spec": {}, "name": "demo", "task": "digits", "optimizer": "SGD", "idempotency_key": "k"}
+    given: dict[str, Any] = {"spec": {}, "name": "demo", "task": "digits", "idempotency_key": "k"}
     with database.begin() as session:
         job, created = jobs.submit(session, **given, idempotency_digest="d")
         assert created
@@ -404,7 +407,7 @@ def test_pages_are_newest_first_and_stable_while_jobs_are_added(database: Databa
     before = None
     while True:
         with database.read() as session:
-            page = jobs.page(session, limit=3, before=before)
+            page = jobs.browse(session, limit=3, before=before)
         if not page:
             break
         seen += [job.id for job in page]
@@ -418,8 +421,8 @@ def test_pages_are_filtered_by_state_task_and_name(database: Database) -> None:
     submit(database, task="mnist")
     submit(database, name="other")
     with database.read() as session:
-        assert [job.id for job in jobs.page(session, state="failed")] == [lease.job_id]
-        assert len(jobs.page(session, task="digits")) == 2
-        assert len(jobs.page(session, name="demo")) == 2
-        assert len(jobs.page(session, state="queued", task="digits", name="other")) == 1
-        assert jobs.page(session, state="queued", name="\0") == []
+        assert [job.id for job in jobs.browse(session, state="failed")] == [lease.job_id]
+        assert len(jobs.browse(session, task="digits")) == 2
+        assert len(jobs.browse(session, name="demo")) == 2
+        assert len(jobs.browse(session, state="queued", task="digits", name="other")) == 1
+        assert jobs.browse(session, state="queued", name="\0") == []

@@ -87,7 +87,7 @@ def test_an_empty_database_is_migrated_to_the_head(empty_database_url: str) -> N
 
 def test_migrating_again_changes_nothing(database: Database) -> None:
     with database.begin() as session:
-        job_id = jobs.submit(session, spec={}, name="demo", task="digits", optimizer="SGD")[0].id
+        job_id = jobs.submit(session, spec={}, name="demo", task="digits")[0].id
     migrate(database.url)
     with database.read() as session:
         assert jobs.get(session, job_id).name == "demo"

@@ -33,7 +33,7 @@ def together(*acts: Callable[[], Any]) -> list[Any]:
 
 def submit(database: Database, **given: Any) -> tuple[str, bool]:
     with database.begin() as session:
-        job, created = jobs.submit(session, spec={}, name="demo", task="digits", optimizer="SGD", **given)
+        job, created = jobs.submit(session, spec={}, name="demo", task="digits", **given)
         return job.id, created
 
 
@@ -74,7 +74,7 @@ def test_many_workers_claim_each_job_once(database: Database) -> None:
     ids = [submit(database, priority=number % 3)[0] for number in range(30)]
     claims = together(*(lambda owner=f"worker {n}": claim_all(database, owner) for n in range(6)))
     assert sorted(lease.job_id for leases in claims for lease in leases) == sorted(ids)
-    assert all(lease.epoch == 1 for leases in claims for lease in leases)
+    assert all(lease.fencing_token == 1 for leases in claims for lease in leases)
 
 
 def test_one_of_many_workers_takes_an_abandoned_job_over(database: Database) -> None:
@@ -85,7 +85,7 @@ def test_one_of_many_workers_takes_an_abandoned_job_over(database: Database) -> 
     until(database, expired)
     claims = together(*(lambda owner=f"worker {n}": claim(database, owner) for n in range(6)))
     winners = [lease for lease in claims if lease]
-    assert [(lease.job_id, lease.epoch) for lease in winners] == [(job_id, 2)]
+    assert [(lease.job_id, lease.fencing_token) for lease in winners] == [(job_id, 2)]
     with pytest.raises(LeaseLost), database.begin() as session:
         jobs.renew(session, dead, lease_s=60)
     with database.begin() as session:
@@ -100,7 +100,7 @@ def test_claim_is_lost_when_another_worker_won(database: Database, monkeypatch: 
     def look_and_be_slow(session: Any, waiting: Any) -> Any:
         found = look(session, waiting)
         if not winners:  # another worker's claim, between this one's look and its update
-            won = update(Job).where(Job.id == first).values(state="running", epoch=1, owner="faster")
+            won = update(Job).where(Job.id == first).values(state="running", fencing_token=1, owner="faster")
             session.execute(won)
             winners.append("faster")
         return found
@@ -126,7 +126,7 @@ def test_two_requests_with_one_key_make_one_job(database: Database) -> None:
 @pytest.mark.parametrize("first_commits", [True, False])
 def test_a_request_waits_for_the_first_one_with_its_key(database: Database, first_commits: bool, digest: str) -> None:
     stored = Event()
-    given: dict[str, Any] = {"spec": {}, "name": "demo", "task": "digits", "optimizer": "SGD", "idempotency_key": "k"}
+    given: dict[str, Any] = {"spec": {}, "name": "demo", "task": "digits", "idempotency_key": "k"}
 
     def second() -> tuple[str, bool]:
         assert stored.wait(WAIT_S)
@@ -286,4 +286,4 @@ def test_a_token_never_has_more_jobs_running_than_it_may_and_others_pass_it(data
         session.execute(update(Job).where(Job.id == second.job_id).values(lease_until=0))
     again = claim(database, "w", running_limit=2)
     assert again is not None
-    assert (again.job_id, again.epoch) == (second.job_id, 2)
+    assert (again.job_id, again.fencing_token) == (second.job_id, 2)

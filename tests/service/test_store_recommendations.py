@@ -11,7 +11,7 @@ from service.store.jobs import Lease
 
 def claimed(database: Database) -> Lease:
     with database.begin() as session:
-        jobs.submit(session, spec={}, name="demo", task="digits", optimizer="SGD")
+        jobs.submit(session, spec={}, name="demo", task="digits")
         found = jobs.claim(session, owner="worker", lease_s=60)
     assert found is not None
     return found[1]
@@ -56,8 +56,8 @@ def test_pages_are_newest_first_by_task_and_optimizer(
     kinds = [("digits", "SGD"), ("digits", "AdamW"), ("digits", "SGD"), ("fashion", "AdamW")]
     ids = [recommended(database, *kind) for kind in kinds]
     with database.read() as session:
-        found = [row.job_id for row, _ in recommendations.page(session, task=task, optimizer=optimizer)]
-        rest = recommendations.page(session, task=task, optimizer=optimizer, before=found[0], limit=1)
+        found = [row.job_id for row, _ in recommendations.browse(session, task=task, optimizer=optimizer)]
+        rest = recommendations.browse(session, task=task, optimizer=optimizer, before=found[0], limit=1)
     assert found == [ids[number] for number in expected]
     assert [row.job_id for row, _ in rest] == found[1:2]
 
@@ -76,14 +76,14 @@ def test_alike_are_the_newest_of_finished_jobs_that_trained_the_same(database: D
     found += [ended(database, same, max_lr=None), ended(database, same, source="range_test")]
     found += [ended(database, same) for _ in range(3)]
     with database.begin() as session:
-        job, _ = jobs.submit(session, spec=same, name="demo", task="digits", optimizer="SGD")
+        job, _ = jobs.submit(session, spec=same, name="demo", task="digits")
         assert [one["job_id"] for one in recommendations.alike(session, job.id)] == found[:-4:-1]
         assert [one["job_id"] for one in recommendations.alike(session, found[-1])] == [*found[-2:-4:-1], found[0]]
 
 
 def ended(database: Database, spec: dict, source: str = "search", max_lr: float | None = 0.1) -> str:
     with database.begin() as session:
-        jobs.submit(session, spec=spec, name="demo", task="digits", optimizer="SGD")
+        jobs.submit(session, spec=spec, name="demo", task="digits")
         _, lease = jobs.claim(session, owner="worker", lease_s=60) or pytest.fail("nothing to claim")
         document = {"job_id": lease.job_id, "source": source, "max_lr": max_lr}
         recommendations.put(session, lease, document, task="digits", optimizer="SGD")

@@ -14,7 +14,7 @@ from service.store.jobs import Lease
 @pytest.fixture
 def lease(database: Database) -> Lease:
     with database.begin() as session:
-        jobs.submit(session, spec={}, name="demo", task="digits", optimizer="SGD")
+        jobs.submit(session, spec={}, name="demo", task="digits")
         found = jobs.claim(session, owner="worker", lease_s=60)
     assert found is not None
     return found[1]
@@ -165,8 +165,8 @@ def test_runs_are_listed_by_stage_and_number(database: Database, lease: Lease) -
     with database.read() as session:
         assert [run.number for run in runs.of_stage(session, lease.job_id, "search")] == [0, 1, 2, 10]
         assert [run.number for run in runs.finished(session, lease.job_id, "search")] == [1, 10]
-        assert [run.number for run in runs.page(session, lease.job_id, "search", limit=2)] == [0, 1]
-        assert [run.number for run in runs.page(session, lease.job_id, "search", limit=2, after=1)] == [2, 10]
+        assert [run.number for run in runs.browse(session, lease.job_id, "search", limit=2)] == [0, 1]
+        assert [run.number for run in runs.browse(session, lease.job_id, "search", limit=2, after=1)] == [2, 10]
         assert [run.number for run in runs.of_stage(session, lease.job_id, "confirm")] == []
 
 

@@ -27,7 +27,7 @@ def study(url: str, name: str) -> optuna.Study:
 
 def test_studies_and_jobs_live_in_one_database(database: Database, database_url: str) -> None:
     with database.begin() as session:
-        job_id = jobs.submit(session, spec={}, name="demo", task="digits", optimizer="SGD")[0].id
+        job_id = jobs.submit(session, spec={}, name="demo", task="digits")[0].id
     study(database_url, job_id)
     studies.dispose()
     again = optuna.load_study(study_name=job_id, storage=studies.storage(database_url))

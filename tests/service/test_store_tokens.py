@@ -8,7 +8,7 @@ from service.store import audit, jobs, tokens
 from service.store.database import Database
 from service.store.errors import Conflict, LimitReached, NotFound, StoreError
 
-SPEC = {"spec": {}, "name": "demo", "task": "digits", "optimizer": "SGD"}
+SPEC = {"spec": {}, "name": "demo", "task": "digits"}
 
 
 def make(database: Database, name: str = "ann", role: str = "submit") -> str:
@@ -108,8 +108,8 @@ def test_the_audit_is_paged_newest_first_and_outlives_the_job(database: Database
         jobs.delete(session, job_id)
         audit.record(session, None, "token revoke", detail="ann")
     with database.read() as session:
-        newest, cancelled = audit.page(session, limit=2)
-        (oldest,) = audit.page(session, before=cancelled.id)
+        newest, cancelled = audit.browse(session, limit=2)
+        (oldest,) = audit.browse(session, before=cancelled.id)
     assert (newest.token, newest.action, newest.job_id, newest.detail) == (None, "token revoke", None, "ann")
     assert (oldest.token, oldest.action, oldest.job_id, oldest.detail) == ("ann", "submit", job_id, None)
     assert oldest.at <= newest.at

@@ -52,7 +52,7 @@ def test_making_and_ending_tokens_is_audited(run: Run, home: Path) -> None:
     run("token", "revoke", "ann")
     database = Database(f"sqlite:///{home}/clr.db")
     with database.read() as session:
-        acts = [(act.token, act.action, act.detail) for act in audit.page(session)]
+        acts = [(act.token, act.action, act.detail) for act in audit.browse(session)]
     database.dispose()
     assert acts == [(None, "token revoke", "ann"), (None, "token create", "ann (admin)")]
 

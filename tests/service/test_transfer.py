@@ -51,7 +51,7 @@ def of_other_kind(request: pytest.FixtureRequest, url: str, folder: Path) -> Ite
 
 def submit(database: Database, **given: Any) -> str:
     with database.begin() as session:
-        return jobs.submit(session, spec={"seed": 1}, name="größe 7", task="digits", optimizer="SGD", **given)[0].id
+        return jobs.submit(session, spec={"seed": 1}, name="größe 7", task="digits", **given)[0].id
 
 
 def finished(database: Database) -> str:
@@ -164,7 +164,7 @@ def test_an_export_that_breaks_off_stores_the_jobs_before_and_nothing_of_the_las
         with pytest.raises(StoreError, match=f"in the middle of job {second}"):
             take_in(other, lines[:kept])
         with other.read() as session:
-            assert [job.id for job in jobs.page(session)] == [first]
+            assert [job.id for job in jobs.browse(session)] == [first]
         assert optuna.get_all_study_names(studies.storage(other.url)) == []
     assert take_in(other, lines) == [(first, False), (second, True)]
 
@@ -194,7 +194,7 @@ def test_a_job_that_is_claimed_while_it_is_exported_is_marked_and_not_stored(
     assert parsed(rest)[-1]["end"]["complete"] is False
     assert take_in(other, begun + rest) == []
     with other.read() as session:
-        assert jobs.page(session) == []
+        assert jobs.browse(session) == []
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_what_is_no_export_is_refused(
     with pytest.raises(StoreError, match=said):
         take_in(other, change(export(database)))
     with other.read() as session:
-        assert jobs.page(session) == []
+        assert jobs.browse(session) == []
 
 
 def test_a_job_whose_idempotency_key_is_taken_is_refused(database: Database, other: Database) -> None:

@@ -190,7 +190,7 @@ def test_a_warm_start_trains_first_what_an_earlier_job_recommended(work: Work) -
     found = {"policy": "triangular", "max_lr": 0.0777, "ratio": 7.0, "stepsize_multiplier": 5.0, "source": "confirm"}
     spec = JobSpec(task="digits", epochs=10).model_dump(mode="json")
     with work.database.begin() as session:  # in one transaction, lest the worker claim it
-        earlier, _ = jobs.submit(session, spec=spec, name="earlier", task="digits", optimizer="SGD")
+        earlier, _ = jobs.submit(session, spec=spec, name="earlier", task="digits")
         _, lease = jobs.claim(session, owner="earlier", lease_s=60) or pytest.fail("nothing to claim")
         recommendations.put(session, lease, found | {"job_id": earlier.id}, task="digits", optimizer="SGD")
         jobs.succeed(session, lease)

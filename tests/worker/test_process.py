@@ -70,7 +70,7 @@ def test_killing_the_worker_in_mid_search_loses_and_repeats_no_finished_trial(
     assert 4 <= len(before) < 24
     with worker_process(database, tmp_path):
         job = work.ended(job_id, timeout_s=100)
-    assert (job.state, job.error, job.epoch) == ("succeeded", None, 2)
+    assert (job.state, job.error, job.fencing_token) == ("succeeded", None, 2)
     after = told()
     assert len(after) == 24  # not always 0 to 23: a number that was asked for and never begun is not used again
     for number, row in before.items():

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, Field
 
 from clr.errors import ClrError, InvalidArgument, UnknownTask
-from clr.tasks import check_args, describe, registered
+from clr.tasks import check_args, describe_task, registered
 from clr.tasks.reach import Reach
 from clr.tasks.registry import make
 from clr.training.task import Task
@@ -142,7 +142,7 @@ def test_what_an_allowed_module_took_from_elsewhere_is_out_of_reach(folder: Path
 
 def test_every_argument_of_a_built_in_task_that_is_a_place_is_a_path() -> None:
     for name in registered():
-        for argument, schema in describe(name)["schema"].get("properties", {}).items():
+        for argument, schema in describe_task(name)["schema"].get("properties", {}).items():
             is_place = re.search(r"\b(path|folder|file|directory)\b", schema.get("description", ""))
             assert bool(is_place) == (schema.get("format") == "path"), (name, argument)
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from clr.errors import InvalidArgument, UnknownTask
-from clr.tasks import check_args, describe, load_task, registered, registry, task
+from clr.tasks import check_args, describe_task, load_task, registered, registry, task
 from clr.training.task import Task
 
 
@@ -192,7 +192,7 @@ def test_an_installed_packages_task_is_found_and_a_broken_one_warned_of(
     assert "'number' of task_of_mine:answer is left out: InvalidArgument" in told[1]
     assert "'untold' of task_of_mine:untold is left out: InvalidArgument" in told[2]
     assert len(load_task("good", size=4).train[0]) == 4
-    assert describe("good")["schema"]["properties"]["size"]["default"] == 5
+    assert describe_task("good")["schema"]["properties"]["size"]["default"] == 5
     assert tasks["digits"].__module__ == "clr.tasks.digits"
 
 
@@ -200,7 +200,7 @@ def test_an_installed_packages_task_is_found_and_a_broken_one_warned_of(
 
 
 def test_a_description_has_the_docstring_and_a_schema_of_the_arguments() -> None:
-    described = describe("digits")
+    described = describe_task("digits")
     schema = described["schema"]
     assert described["name"] == "digits"
     assert described["doc"].startswith("Handwritten digits")
@@ -215,7 +215,7 @@ def test_a_description_has_the_docstring_and_a_schema_of_the_arguments() -> None
     [("digits", 1197, 1197), ("fashion-mnist", 10_000, 60_000), ("cifar10", 50_000, 50_000)],
 )
 def test_a_built_in_tasks_schema_tells_its_number_of_training_examples(name: str, default: int, most: int) -> None:
-    size = describe(name)["schema"]["properties"]["train_size"]
+    size = describe_task(name)["schema"]["properties"]["train_size"]
     assert (size["default"], size["minimum"], size["maximum"]) == (default, 1, most)
 
 

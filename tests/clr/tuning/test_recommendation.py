@@ -14,7 +14,7 @@ from clr.schedules.cycles import TrainingLength
 from clr.schedules.policies import CYCLIC, schedule
 from clr.tasks import load_task
 from clr.tasks.networks import mlp
-from clr.tuning.recommendation import TORCH_MODES, Cost, Evidence, Recommendation
+from clr.tuning.recommendation import TORCH_MODES, Evidence, Recommendation, SpentCost
 
 BOUNDS = Bounds(0.01, 0.1, {"base_lr": (0.007, 0.013), "max_lr": (0.07, 0.13)}, "high", ["the seeds agree"])
 BUDGET = TrainingLength(4, 10)
@@ -40,12 +40,12 @@ CONTRACT = [
 
 def make(policy: str = "triangular", **more: Any) -> Recommendation:
     candidate = BUDGET.propose(0.1, 10, 1, policy)
-    more = {"cost": Cost.of(480, 1.23456, 40), "job_id": "j1"} | more
+    more = {"cost": SpentCost.of(480, 1.23456, 40), "job_id": "j1"} | more
     return Recommendation.of("search", BOUNDS, candidate, BUDGET.iterations_per_epoch, **more)
 
 
 INCONCLUSIVE = Recommendation.of(
-    "range_test", Bounds.inconclusive("the loss never fell", "too few steps"), None, 10, cost=Cost.of(40, 1.0, 40)
+    "range_test", Bounds.inconclusive("the loss never fell", "too few steps"), None, 10, cost=SpentCost.of(40, 1.0, 40)
 )
 CONFIRMED = replace(
     make(), source="confirm", evidence=Evidence("accuracy", "maximize", 4, 3, RUNS, "no difference"), warnings=["slow"]

@@ -40,7 +40,7 @@ def whole(worker: Any, submit: Submit, recommendation: dict[str, Any]) -> str:
     job_id: str = submit(name=HOSTILE)["id"]
     worker.claim()
     about = {"iterations_per_epoch": 15, "metric": HOSTILE, "direction": "maximize", "predicted_steps": 900}
-    worker.write(jobs.describe, **about)
+    worker.write(jobs.set_training, **about)
     worker.run("range_test", 0, [point(2), point(4)], params={"policy": "exponential_ramp"})
     worker.write(jobs.set_range_test, document={"bounds": BOUNDS, "smoothed": {"lr": [0.001, 0.01], "loss": [2, 1]}})
     for number in range(30):

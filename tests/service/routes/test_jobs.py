@@ -43,7 +43,9 @@ def test_every_link_of_a_job_leads_somewhere(client: httpx.Client, worker: Any, 
 def test_a_running_job_tells_its_stage_progress_and_cost(client: httpx.Client, worker: Any, submit: Submit) -> None:
     job_id = submit()["id"]
     worker.claim()
-    worker.write(jobs.describe, iterations_per_epoch=15, metric="accuracy", direction="maximize", predicted_steps=4000)
+    worker.write(
+        jobs.set_training, iterations_per_epoch=15, metric="accuracy", direction="maximize", predicted_steps=4000
+    )
     worker.write(jobs.progress, stage="search", progress=0.25, steps=1000)
     job = client.get(f"/v1/jobs/{job_id}").json()
     assert (job["state"], job["stage"], job["progress"]) == ("running", "search", 0.25)

@@ -34,7 +34,9 @@ def tested(worker: Any, submit: Submit) -> str:
     """A job whose range test ran over two seeds, the second of which diverged."""
     job_id = submit()["id"]
     worker.claim()
-    worker.write(jobs.describe, iterations_per_epoch=15, metric="accuracy", direction="maximize", predicted_steps=None)
+    worker.write(
+        jobs.set_training, iterations_per_epoch=15, metric="accuracy", direction="maximize", predicted_steps=None
+    )
     ramp = {"policy": "exponential_ramp"}
     rise = [point(2, [0.1, 0.2], [2.5, 2.0], 0.3), point(3, [0.3], [1.5], 0.5)]
     worker.run("range_test", 0, rise, seed=7, params=ramp)
