@@ -154,8 +154,15 @@ def show(job_id: JobId, json: AsJson = False) -> None:
 
 
 @app.command()
-def recommend(job_id: JobId, format: Annotated[Literal["json", "python", "yaml"], typer.Option()] = "json") -> None:
-    """Print the recommendation; python is ready to paste."""
+def recommend(
+    job_id: JobId,
+    format: Annotated[
+        Literal["json", "python", "yaml", "optax", "keras", "deepspeed", "transformers", "table"],
+        typer.Option(help="json and yaml: all of it; table: step and rate; all others: lines to paste."),
+    ] = "json",
+) -> None:
+    """Print the recommendation: all of it, or as lines to paste into a script."""
+    from clr.tuning.formats import WRITERS
     from service import screen
 
     with _client() as client:
@@ -163,7 +170,7 @@ def recommend(job_id: JobId, format: Annotated[Literal["json", "python", "yaml"]
     if format == "json":
         screen.data(found.to_dict())
     else:
-        typer.echo((found.to_python() if format == "python" else found.to_yaml()).rstrip("\n"))
+        typer.echo(WRITERS[format](found).rstrip("\n"))
 
 
 @app.command()

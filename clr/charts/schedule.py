@@ -46,9 +46,10 @@ def schedule_chart(recommendations: Mapping[str, Document], epochs: float, look:
 
 
 def _rates(found: Document, epochs: float) -> list[Document]:
-    per_epoch, cycle, up = found["iterations_per_epoch"], 2 * found["stepsize"], found["step_size_up"]
+    per_epoch, cycle = found["iterations_per_epoch"], 2 * found["stepsize"]
+    up, down = found.get("step_size_up") or cycle // 2, found.get("step_size_down") or cycle // 2
     bounds = {"base_lr": found["base_lr"], "max_lr": found["max_lr"], "gamma": found.get("gamma")}
-    rate = schedule(found["policy"], **bounds, stepsize=up, stepsize_down=found["step_size_down"])
+    rate = schedule(found["policy"], **bounds, stepsize=up, stepsize_down=down)
     steps = max(1, round(epochs * per_epoch))
     few = 2 * steps / cycle <= SAMPLES
     turns = {*range(0, steps, cycle), *range(up, steps, cycle)} if few else set()

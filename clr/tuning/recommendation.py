@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clr.errors import InvalidArgument
 from clr.range_tests.bounds import Bounds, Confidence
 from clr.schedules.cycles import Candidate
+from clr.tuning import formats
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -164,6 +165,8 @@ class Recommendation:
     def from_dict(cls, document: Mapping[str, Any]) -> "Recommendation":
         """The recommendation that ``to_dict`` was made of; what a newer service tells beyond it is left out."""
         values = _known(cls, document)
+        for half in ("step_size_up", "step_size_down"):  # stored before the halves of a cycle could differ
+            values.setdefault(half, values.get("stepsize"))
         for name, kind in (("evidence", Evidence), ("cost", SpentCost)):
             if values.get(name) is not None:
                 values[name] = kind(**_known(kind, values[name]))
@@ -181,11 +184,11 @@ class Recommendation:
             )
         # By its name: the service reads this module without torch.
         torch_side = import_module("clr.schedules.torch_scheduler")
-        made: LRScheduler = torch_side.scheduler(optimizer, **self._arguments)
+        made: LRScheduler = torch_side.scheduler(optimizer, **self.arguments)
         return made
 
     @property
-    def _arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """Those of ``clr.scheduler``; a falling half is named only where it is not as long as the rising one."""
         down = None if self.step_size_down == self.step_size_up else self.step_size_down
         named = {"policy": self.policy, "base_lr": self.base_lr, "max_lr": self.max_lr, "stepsize": self.step_size_up}
@@ -200,7 +203,7 @@ class Recommendation:
             module, function, arguments = "torch", "torch.optim.lr_scheduler.CyclicLR", self.torch
         else:
             module, function = "clr", "clr.scheduler"
-            arguments = self._arguments
+            arguments = self.arguments
         lines = "\n".join(f"    {name}={value!r}," for name, value in arguments.items())
         shown = {"module": module, "function": function, "arguments": lines, "cycle": 2 * self.stepsize}
         return PASTE.format(**asdict(self) | shown)
@@ -211,6 +214,12 @@ class Recommendation:
 
         text: str = yaml.safe_dump(json.loads(json.dumps(self.to_dict())), sort_keys=False, allow_unicode=True)
         return text
+
+    to_optax = formats.to_optax
+    to_keras = formats.to_keras
+    to_transformers = formats.to_transformers
+    to_deepspeed = formats.to_deepspeed
+    to_table = formats.to_table
 
     def _repr_html_(self) -> str:
         from clr.charts.notebook import recommendation_html

@@ -2,17 +2,18 @@
 
 import csv
 import io
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from clr.tuning.formats import WRITERS, Format
 from service.cursors import LIMIT, Limit, NumberCursor, split
 from service.parameters import DatabaseOfApp, JobId
 from service.problems import responses
-from service.schemas import Page, RangeTestView, RecommendationView, SeedCurve, TrialView
-from service.store import jobs, recommendations, runs
+from service.schemas import NoticeView, Page, RangeTestView, RecommendationView, SeedCurve, TrialView
+from service.store import jobs, notices, recommendations, runs
 from service.store.database import Database
 from service.store.models import Job
 
@@ -56,6 +57,14 @@ def trials(
     return Page(items=items, next_cursor=next_cursor)
 
 
+@router.get("/notices", summary="What its address was told", responses=responses(404, 422, 503))
+def told(database: DatabaseOfApp, job_id: JobId) -> Page[NoticeView]:
+    """Of a job with `notify`: what was sent to its address, or is still to be, all on one page."""
+    with database.read() as session:
+        jobs.get(session, job_id)
+        return Page(items=[NoticeView.of(row) for row in notices.of_job(session, job_id)], next_cursor=None)
+
+
 @router.get(
     "/recommendation",
     summary="The recommendation",
@@ -74,7 +83,7 @@ def recommendation(
     database: DatabaseOfApp,
     job_id: JobId,
     format: Annotated[
-        Literal["json", "python", "yaml"], Query(description="python: lines to paste into a script")
+        Format, Query(description="json and yaml: the document; table: step and rate; all others: lines to paste")
     ] = "json",
 ) -> Response:
     """What to train with, and why; better as the job goes on. 409 with the reason while there is none."""
@@ -87,10 +96,8 @@ def recommendation(
         return JSONResponse(document)
     from clr.tuning.recommendation import Recommendation
 
-    found = Recommendation.from_dict(document)
-    if format == "python":
-        return Response(found.to_python(), media_type="text/plain")
-    return Response(found.to_yaml(), media_type="application/yaml")
+    text = WRITERS[format](Recommendation.from_dict(document))
+    return Response(text, media_type="application/yaml" if format == "yaml" else "text/plain")
 
 
 def range_test_view(database: Database, job_id: str) -> RangeTestView:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from clr.client.sync import Client
+from clr.tuning.formats import FORMATS
 from service import cli
 from service.store import jobs, recommendations, workers
 from service.store.database import Database, is_migrated
@@ -321,6 +322,8 @@ def test_recommend_prints_each_format_and_fails_while_there_is_nothing(run: Run,
     assert json.loads(run("recommend", job.id).out)["base_lr"] == 0.01
     assert yaml.safe_load(run("recommend", job.id, "--format", "yaml").out)["base_lr"] == 0.01
     assert "CyclicLR(" in run("recommend", job.id, "--format", "python").out
+    for name in FORMATS:
+        assert run("recommend", job.id, "--format", name).code == 0
 
 
 def test_cancel_prints_the_state_and_fails_on_a_finished_job(run: Run, api: Client) -> None:

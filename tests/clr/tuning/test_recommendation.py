@@ -207,3 +207,8 @@ def test_what_is_pasted_says_how_sure_it_is_and_how_long_a_cycle_takes() -> None
         ")\n"
         "# call scheduler.step() after every optimizer.step(); train for whole cycles of 40 steps\n"
     )
+
+
+def test_a_document_from_before_the_halves_of_a_cycle_could_differ_is_read() -> None:
+    document = {name: value for name, value in make().to_dict().items() if not name.startswith("step_size_")}
+    assert Recommendation.from_dict(document) == make()

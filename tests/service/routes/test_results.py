@@ -8,6 +8,7 @@ import httpx
 import pytest
 import yaml
 
+from clr.tuning.formats import FORMATS
 from service.store import jobs
 
 Submit = Callable[..., dict[str, Any]]
@@ -185,6 +186,9 @@ def test_a_recommendation_comes_as_json_python_and_yaml(
     assert python.headers["content-type"].startswith("text/plain")
     compile(python.text, "pasted", "exec")
     assert "CyclicLR" in python.text
+    for name in FORMATS:
+        assert client.get(f"{path}?format={name}").status_code == 200
+    assert "learning_rate" in client.get(f"{path}?format=keras").text
     as_yaml = client.get(f"{path}?format=yaml")
     assert as_yaml.headers["content-type"].startswith("application/yaml")
     assert yaml.safe_load(as_yaml.text) == document
@@ -215,5 +219,5 @@ def test_an_unknown_format_is_refused(client: httpx.Client, submit: Submit) -> N
     answer = client.get(f"/v1/jobs/{submit()['id']}/recommendation?format=xml")
     assert (answer.status_code, answer.json()["errors"][0]) == (
         422,
-        {"field": "format", "rule": "input should be 'json', 'python' or 'yaml'", "value": "xml"},
+        {"field": "format", "rule": f"input should be {', '.join(map(repr, FORMATS[:-1]))} or 'table'", "value": "xml"},
     )
