@@ -5,7 +5,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.store.models import CodeRow, Job, RecommendationRow, RunRow, TaskRow
+from service.store.models import CodeRow, Job, NoticeRow, RecommendationRow, RunRow, TaskRow
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Stage = Literal["range_test", "search", "confirm"]
@@ -60,8 +60,9 @@ class JobView(BaseModel):
     priority: int
     spec: Document = Field(description="the spec, every default filled in", examples=[{"task": "digits"}])
     trained_with: Document | None = Field(
-        description="optimizer and batch size of the runs, the task's own where the spec names none; null until known",
-        examples=[{"optimizer": {"name": "SGD", "args": {"momentum": 0.9}}, "batch_size": 64}],
+        description="optimizer, batch size and GPUs of each run, where the spec names none the task's own and what "
+        "the cluster has; null until known",
+        examples=[{"optimizer": {"name": "SGD", "args": {"momentum": 0.9}}, "batch_size": 64, "gpus": 1}],
     )
     cost: JobCost
     error: str | None = Field(description="why it failed")
@@ -196,6 +197,23 @@ class TrialView(BaseModel):
         own = {name: getattr(run, name) for name in cls.model_fields.keys() - {"points"}}
         points = [{"step": row["step"], "value": row["metric"]} for row in rows]
         return cls.model_validate(own | {"points": points})
+
+
+class NoticeView(BaseModel):
+    """Something that the job's own address was told, or is to be."""
+
+    id: str = Field(description="sent along as webhook-id: the same at every attempt")
+    kind: Literal["job.bounds", "job.ended"]
+    attempts: int
+    error: str | None = Field(description="why the last attempt failed", examples=["HTTP 503"])
+    created_at: datetime
+    delivered_at: datetime | None
+    given_up: bool = Field(description="there is no further attempt")
+
+    @classmethod
+    def of(cls, notice: NoticeRow) -> Self:
+        own = {name: getattr(notice, name) for name in cls.model_fields.keys() - {"given_up"}}
+        return cls(**own, given_up=notice.due_at is None and notice.delivered_at is None)
 
 
 class Torch(BaseModel):

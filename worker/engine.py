@@ -67,6 +67,12 @@ class Engine:
         fit = (node for node in nodes if node["Alive"] and labels <= node["Labels"].items())
         return sum(_fits(node["Resources"], resources) for node in fit)
 
+    def gpus(self, resources: dict[str, Any]) -> float:
+        """GPUs of a run: those asked for, else one where a node has any beside the rest, else none."""
+        if resources["gpus"] is not None:
+            return float(resources["gpus"])
+        return 1.0 if self.slots(resources | {"gpus": 1.0}) else 0.0
+
     def total(self) -> dict[str, float]:
         """CPUs and GPUs of the whole cluster."""
         have = ray.cluster_resources()

@@ -48,7 +48,7 @@ class JobDriver:
             stopping=stopping,
             trainee=self.spec.model_dump(include={"task", "args", "optimizer", "batch_size"}, mode="json")
             | {"reach": settings.reach(job.submitted_by)},
-            resources=self.spec.resources.model_dump() | {"gpus": self.spec.resources.gpus or 0},
+            resources=self.spec.resources.model_dump(),
             started_at=job.started_at.timestamp(),
             max_seconds=limits.max_seconds,
             checkpoints=Checkpoints(settings.checkpoints, job.id, settings.checkpoint_seconds),
@@ -96,12 +96,14 @@ class JobDriver:
     def _inspect_task(self) -> Job:
         """Learn from the task itself how long an epoch is and what a run is judged by."""
         wanted = self.runs.resources
+        wanted["gpus"] = self.engine.gpus(wanted)
         if self.engine.slots(wanted) == 0:
             raise RunFailed(
                 f"resources: no node has the {wanted} that a run needs; the cluster has {self.engine.total()}"
             )
         self._ship_code()
         about = self.engine.inspect_task(self.runs.trainee, self.runs.bundle, wanted, check=self.runs.check)
+        about["trained_with"]["gpus"] = wanted["gpus"]
         trainings = sum(
             trainings_of_stages(self.spec, TrainingLength(self.spec.epochs, about["iterations_per_epoch"])).values()
         )

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+import ray
 
-from worker.engine import last_lines, session_folder
+from worker.engine import Engine, last_lines, session_folder
 
 SOCKET = "/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store"
 
@@ -26,6 +27,29 @@ def test_the_folders_of_processes_that_are_gone_are_removed(tmp_path: Path) -> N
     (gone / "session").touch()
     assert session_folder(tmp_path) == own == own.parent / str(os.getpid())
     assert not gone.exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "labels", "nodes", "gpus"),
+    [
+        (None, {}, [{"CPU": 8.0}], 0.0),
+        (None, {}, [{"CPU": 8.0}, {"CPU": 4.0, "GPU": 2.0}], 1.0),
+        (None, {"kind": "other"}, [{"CPU": 4.0, "GPU": 2.0}], 0.0),
+        (0, {}, [{"CPU": 4.0, "GPU": 2.0}], 0.0),
+        (0.5, {}, [{"CPU": 8.0}], 0.5),
+    ],
+)
+def test_a_run_takes_one_gpu_where_a_node_it_may_run_on_has_any_unless_told(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: float | None,
+    labels: dict[str, str],
+    nodes: list[dict[str, float]],
+    gpus: float,
+) -> None:
+    cluster = [{"Alive": True, "Labels": {}, "Resources": resources} for resources in nodes]
+    monkeypatch.setattr(ray, "nodes", lambda: cluster)
+    assert engine.gpus({"gpus": asked, "cpus": 1, "labels": labels}) == gpus
 
 
 def test_of_an_error_the_last_lines_are_kept_without_colours() -> None:

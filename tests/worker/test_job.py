@@ -36,6 +36,7 @@ def test_a_job_goes_through_its_stages_to_a_confirmed_recommendation(work: Work)
     job_id = work.submit("digits", **SMALL)
     job = work.ended(job_id)
     assert (job.state, job.error, job.progress) == ("succeeded", None, 1.0)
+    assert job.trained_with["gpus"] == 0  # of a cluster without any
     assert job.range_test["bounds"]["max_lr"] > job.range_test["bounds"]["base_lr"] > 0
     found = recommendation(work, job_id)
     assert found["source"] == "confirm"
