@@ -7,6 +7,7 @@ everywhere. Unknown fields are errors.
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -299,6 +300,31 @@ class Limits(_Strict):
     )
 
 
+class Notify(_Strict):
+    """Whom to tell how the job goes, by POST: its first bounds, and its end."""
+
+    url: str = Field(
+        max_length=2000,
+        description="an http or https address; not of this machine or a private network unless the service's admin "
+        "allows it",
+        examples=["https://example.com/clr"],
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _an_address_of_the_web(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            sound = False
+        if not sound or not url.isascii() or not url.isprintable() or " " in url:
+            raise ValueError("must be an http or https address with a host, in printable ASCII")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("must hold no user name or password: deliveries are signed instead")
+        return url
+
+
 MANAGED_TASK = r"^[A-Za-z0-9_.-]+(:[A-Za-z_][A-Za-z0-9_]*)?$"
 
 
@@ -355,6 +381,11 @@ class JobSpec(_Strict):
     confirm: ConfirmSpec | None = Field(default_factory=ConfirmSpec)
     resources: Resources = Field(default_factory=Resources)
     limits: Limits = Field(default_factory=Limits)
+    notify: Notify | None = Field(
+        None,
+        exclude_if=lambda notify: notify is None,
+        description="whom to tell of the first bounds and of the end",
+    )
     priority: int = Field(0, ge=-100, le=100, description="higher runs first")
 
     @field_validator("task")

@@ -14,6 +14,7 @@ from service.submission import Schemas
 
 def plan(database: Database, settings: Settings, schemas: Schemas, spec: JobSpec) -> tuple[JobSpec, cost.PredictedCost]:
     """The spec as it would be stored, its budget told, and what the job would cost."""
+    submission.check_notify(spec, settings.notify_networks)
     with database.read() as session:
         schema = submission.check(session, spec, settings.task_modules, schemas.of)
     planned = cost.planned(spec)
@@ -24,6 +25,7 @@ def submit(
     database: Database, settings: Settings, schemas: Schemas, spec: JobSpec, *, by: str | None, key: str | None = None
 ) -> Job:
     """Store the job for the token named ``by``; the same ``key`` again finds it again."""
+    submission.check_notify(spec, settings.notify_networks)
     with database.read() as session:
         submission.check(session, spec, settings.task_modules, schemas.of)
     planned = cost.planned(spec)

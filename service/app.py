@@ -19,6 +19,7 @@ from service.access.rights import OPEN
 from service.body_limit import BodyLimit
 from service.external.job import expire_all
 from service.metrics import Measure, Metrics
+from service.notices import deliver_all
 from service.pages import compare, job, new, signin
 from service.pages import jobs as job_list
 from service.pages.page import Assets
@@ -89,6 +90,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.database = database
         async with anyio.create_task_group() as beside:
             beside.start_soon(_keep_time, database)
+            beside.start_soon(deliver_all, database, settings)
             beside.start_soon(run_in_threadpool, warm)
             yield
             beside.cancel_scope.cancel()

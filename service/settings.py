@@ -1,12 +1,15 @@
 """Settings: the environment's variables that begin with ``CLR_``, and their defaults."""
 
 import os
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
+
+Network = IPv4Network | IPv6Network
 
 
 def _split(separator: str) -> BeforeValidator:
@@ -22,6 +25,7 @@ def _split(separator: str) -> BeforeValidator:
 
 Folders = Annotated[tuple[Annotated[Path, AfterValidator(Path.expanduser)], ...], NoDecode, _split(os.pathsep)]
 Modules = Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")], ...], NoDecode, _split(",")]
+Networks = Annotated[tuple[Network, ...], NoDecode, _split(",")]
 Variables = Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*\*?$")], ...], NoDecode, _split(",")]
 
 
@@ -71,6 +75,13 @@ class Settings(BaseSettings):
     running_limit: int | None = Field(None, ge=1, description="jobs of one token that run at once; unset: no limit")
     bootstrap_token_file: Path | None = Field(
         None, description="file with the token of the administrator `bootstrap`, stored by clr migrate and clr serve"
+    )
+    notify_networks: Networks = Field(
+        (), description="networks besides the public ones that notices may go to, as 10.1.0.0/16,127.0.0.1"
+    )
+    notify_secret_file: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
+        default_factory=lambda given: given["home"] / "notify-secret",
+        description="file with the key that notices are signed with; made when the first one is sent",
     )
     log_format: Literal["text", "json"] = Field("text", description="lines for people, or a JSON object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")

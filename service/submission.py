@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 
 from clr.errors import InvalidArgument, InvalidArguments
 from clr.spec import JobSpec, is_within
+from service.notices import FORBIDDEN, literal_may_be_told
+from service.settings import Network
 from service.store import code, workers
 
 _Validator = extend(  # to JSON schema 3.0 is an integer; to a task's annotations it is not, nor is true
@@ -76,6 +78,12 @@ def check(
     if errors:
         raise InvalidArguments(errors)
     return schema
+
+
+def check_notify(spec: JobSpec, networks: Sequence[Network]) -> None:
+    """Refuse an address to tell that is plainly not allowed; a name is resolved when there is something to tell."""
+    if spec.notify is not None and not literal_may_be_told(spec.notify.url, networks):
+        raise InvalidArgument("notify.url", FORBIDDEN, spec.notify.url)
 
 
 def digest(spec: JobSpec) -> str:

@@ -16,7 +16,7 @@ from service.store import audit, jobs, studies, study_documents
 from service.store.columns import Instant
 from service.store.database import Database
 from service.store.errors import Conflict, NotFound, StoreError
-from service.store.models import EventRow, Job, PointsRow, RecommendationRow, RunRow
+from service.store.models import EventRow, Job, NoticeRow, PointsRow, RecommendationRow, RunRow
 
 VERSION = 1
 BATCH = 500
@@ -30,6 +30,7 @@ TABLES: dict[str, Table] = {
         "points": PointsRow,
         "event": EventRow,
         "recommendation": RecommendationRow,
+        "notice": NoticeRow,
     }.items()
 }
 """Kinds of lines that are rows, in the order in which rows refer to one another."""

@@ -12,7 +12,7 @@ from sqlalchemy import delete as delete_from
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased, defer
 
-from service.store import events, tokens
+from service.store import events, notices, tokens
 from service.store.clock import now, now_s
 from service.store.database import changed, insert_object
 from service.store.errors import Conflict, IdempotencyMismatch, LeaseLost, LimitReached, NotFound
@@ -352,6 +352,7 @@ def _end(session: Session, job_id: str, state: str, **error: str) -> None:
     left = update(RunRow).where(RunRow.job_id == job_id, RunRow.state == "running")
     changed(session, left.values(state="failed", error=f"job {state} before the run ended", finished_at=now()))
     events.emit(session, job_id, "state", {"state": state, **error})
+    notices.add(session, job_id, "job.ended")
 
 
 def _write(session: Session, job_id: str, **columns: Any) -> None:

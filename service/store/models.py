@@ -35,7 +35,7 @@ class Job(Base):
     iterations_per_epoch: Mapped[int | None] = mapped_column(BigInteger)
     metric: Mapped[str | None]
     direction: Mapped[str | None]
-    trained_with: Mapped[dict[str, Any] | None]  # optimizer and batch size
+    trained_with: Mapped[dict[str, Any] | None]  # optimizer, batch size, gpus of a run
     extensions: Mapped[Any] = mapped_column(
         nullable=True
     )  # trainings granted since it first ended, one number each time
@@ -134,6 +134,22 @@ class RecommendationRow(Base):
         Index(None, "optimizer", "job_id"),
         Index(None, "task", "optimizer", "job_id"),
     )
+
+
+class NoticeRow(Base):
+    """Something that a job's own address is to be told, until it has arrived."""
+
+    __tablename__ = "clr_notices"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("clr_jobs.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str]
+    body: Mapped[dict[str, Any]]
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[float | None] = mapped_column(Float(53), index=True)  # null: delivered, or given up
+    error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=now())
+    delivered_at: Mapped[datetime | None]
 
 
 class CodeRow(Base):

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.store import events, jobs
+from service.store import events, jobs, notices
 from service.store.clock import now
 from service.store.database import upsert
 from service.store.jobs import FINISHED, Lease, fence
@@ -27,6 +27,7 @@ WARM_STARTS = 3
 def put(session: Session, lease: Lease, document: dict[str, Any], *, task: str, optimizer: str | None) -> None:
     """Store the job's recommendation in the place of an earlier one."""
     fence(session, lease)
+    before = get(session, lease.job_id)
     upsert(
         session,
         RecommendationRow,
@@ -39,6 +40,8 @@ def put(session: Session, lease: Lease, document: dict[str, Any], *, task: str, 
         updated_at=now(),
     )
     events.emit(session, lease.job_id, "recommendation", document)
+    if document.get("max_lr") is not None and (before is None or before.document.get("max_lr") is None):
+        notices.add(session, lease.job_id, "job.bounds")
 
 
 def optimizer_of(trained_with: Mapping[str, Any] | None) -> str | None:

@@ -51,7 +51,9 @@ def of_other_kind(request: pytest.FixtureRequest, url: str, folder: Path) -> Ite
 
 def submit(database: Database, **given: Any) -> str:
     with database.begin() as session:
-        return jobs.submit(session, spec={"seed": 1}, name="größe 7", task="digits", **given)[0].id
+        return jobs.submit(
+            session, spec={"seed": 1, "notify": {"url": "http://x"}}, name="größe 7", task="digits", **given
+        )[0].id
 
 
 def finished(database: Database) -> str:
