@@ -13,7 +13,7 @@ COPY clr clr
 COPY service service
 COPY worker worker
 COPY migrations migrations
-RUN /opt/clr/bin/pip install ${EXTRA_INDEX:+--extra-index-url "$EXTRA_INDEX"} -c constraints.txt .
+RUN /opt/clr/bin/pip install ${EXTRA_INDEX:+--extra-index-url "$EXTRA_INDEX"} -c constraints.txt '.[server,worker]'
 
 FROM python:${PYTHON}-slim
 RUN useradd --create-home --uid 1000 clr \

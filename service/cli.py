@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from clr import extras
 from service import token_commands, upkeep_commands
 from service.terminal import AsJson, say, settings
 
@@ -54,6 +55,7 @@ app.command("import")(upkeep_commands.import_)
 @app.command()
 def serve(host: Host = None, port: Port = None) -> None:
     """Run everything on this machine: API, a worker with its own Ray, and an SQLite database."""
+    extras.require("server", "worker")
     from service.serving import serve
 
     serve(settings(host=host, port=port), say=say)
@@ -66,6 +68,7 @@ def api(
     fd: Annotated[int | None, typer.Option(hidden=True, help="Socket inherited from clr serve.")] = None,
 ) -> None:
     """Run the API alone; any number of them share one database."""
+    extras.require("server")
     from service.serving import run_api
 
     run_api(settings(host=host, port=port), fd)
@@ -74,6 +77,7 @@ def api(
 @app.command()
 def worker() -> None:
     """Run a worker alone: it claims jobs from the database and trains."""
+    extras.require("worker")
     os.execv(sys.executable, [sys.executable, "-P", "-m", "worker"])
 
 
@@ -238,6 +242,8 @@ def main() -> None:
         code = _fail(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except ModuleNotFoundError as error:
+        code = _fail(extras.told(error))
     except Exception as error:
         code = _fail(_sentence(error))
     sys.exit(code)

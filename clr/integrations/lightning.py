@@ -6,17 +6,23 @@ from contextlib import contextmanager
 from math import ceil
 from typing import Any
 
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clr.errors import InvalidArgument
+from clr.extras import require
 from clr.integrations.borrowing import recommended
 from clr.schedules.cycles import TrainingLength
 from clr.training.data import Batch, batches_per_epoch
 from clr.training.random_states import random_states, set_random_states
 from clr.tuning.recommendation import Recommendation
+
+try:
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+    from lightning.pytorch.utilities.types import LRSchedulerConfig
+except ModuleNotFoundError:
+    require("lightning")
+    raise
 
 PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
 """What Lightning calls the precisions that a test can have."""

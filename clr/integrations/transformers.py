@@ -7,13 +7,19 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, Subset
-from transformers import Trainer
 
+from clr.extras import require
 from clr.integrations.borrowing import recommended
 from clr.schedules.cycles import TrainingLength
 from clr.training.data import Batch
 from clr.training.random_states import random_states, set_random_states
 from clr.tuning.recommendation import Recommendation
+
+try:
+    from transformers import Trainer
+except ModuleNotFoundError:
+    require("transformers")
+    raise
 
 
 def lr_bounds(trainer: Trainer, *, epochs: float | None = None, seeds: int = 3, seed: int = 0) -> Recommendation:
