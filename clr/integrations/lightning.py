@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from clr.commands.current_run import CurrentRun, handed_run
 from clr.errors import InvalidArgument
 from clr.extras import require
 from clr.integrations.borrowing import recommended
@@ -18,7 +19,7 @@ from clr.training.random_states import random_states, set_random_states
 from clr.tuning.recommendation import Recommendation
 
 try:
-    from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
     from lightning.pytorch.utilities.types import LRSchedulerConfig
 except ModuleNotFoundError:
     require("lightning")
@@ -89,20 +90,47 @@ class CyclicSchedule(Callback):
 
     Lightning saves it in its checkpoints and goes on with it.
 
+    Where ``clr tune`` or a service started the program, it carries out that run instead: its steps, its rates, its
+    seed (from when the fit starts; seed the module's own start by ``clr.current_run().seed``), and reports to it.
+
     Args:
-        found: what ``lr_bounds`` recommends, or any other conclusive recommendation.
+        found: what ``lr_bounds`` recommends, any other conclusive recommendation, or ``clr.current_run(...)``. None:
+            the run that the program was started for.
+        metric: of a run, the name of a logged value of the validation, to be judged by; None: the loss is.
 
     Raises:
-        InvalidArgument: when training starts with an inconclusive recommendation.
+        InvalidArgument: when training starts with an inconclusive recommendation, or without anything to follow.
     """
 
-    def __init__(self, found: Recommendation) -> None:
-        self.found = found
+    def __init__(self, found: Recommendation | CurrentRun | None = None, *, metric: str | None = None) -> None:
+        self.found, self.metric = handed_run() or found, metric
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the place of whatever schedulers the module configured."""
+        if self.found is None:
+            raise InvalidArgument("found", "must be a recommendation or clr.current_run(...)", None)
+        if isinstance(self.found, CurrentRun):
+            seed_everything(self.found.seed, verbose=False)
+            trainer.fit_loop.max_epochs, trainer.fit_loop.epoch_loop.max_steps = -1, self.found.steps
         scheduler = self.found.scheduler(_only(trainer.optimizers))
         trainer.strategy.lr_scheduler_configs = [LRSchedulerConfig(scheduler, interval="step", name="clr")]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Report the loss of the step that was taken, if one was."""
+        run = self.found
+        if isinstance(run, CurrentRun) and trainer.global_step > run.logged:
+            run.log(loss=outputs["loss"], step=trainer.global_step)
+            trainer.should_stop = trainer.global_step == run.steps  # only then does the validation still come
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report the metric."""
+        if isinstance(self.found, CurrentRun) and self.metric is not None and not trainer.sanity_checking:
+            if self.metric not in trainer.callback_metrics:
+                known = ", ".join(trainer.callback_metrics) or "nothing"
+                raise InvalidArgument("metric", f"must be the name of what the module logs ({known})", self.metric)
+            self.found.log(metric=trainer.callback_metrics[self.metric])
 
 
 def _forward(model: nn.Module, batch: Batch) -> tuple[Tensor, None]:

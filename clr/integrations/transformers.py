@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, Subset
 
+from clr.commands.current_run import CurrentRun, handed_run
+from clr.errors import InvalidArgument
 from clr.extras import require
 from clr.integrations.borrowing import recommended
 from clr.schedules.cycles import TrainingLength
@@ -16,7 +18,7 @@ from clr.training.random_states import random_states, set_random_states
 from clr.tuning.recommendation import Recommendation
 
 try:
-    from transformers import Trainer
+    from transformers import Trainer, TrainerCallback
 except ModuleNotFoundError:
     require("transformers")
     raise
@@ -65,12 +67,27 @@ def lr_bounds(trainer: Trainer, *, epochs: float | None = None, seeds: int = 3, 
         )
 
 
-def install(trainer: Trainer, found: Recommendation) -> None:
+def install(trainer: Trainer, found: Recommendation | CurrentRun | None = None, *, metric: str | None = None) -> None:
     """Let the next ``trainer.train()`` follow the recommended schedule, step by step.
 
+    Where ``clr tune`` or a service started the program, it carries out that run instead: its steps, its rates, its
+    seed (seed the model's own start by ``clr.current_run().seed``). It logs and reports every step, evaluates where the
+    run asks for it, and saves nothing on the way.
+
+    Args:
+        trainer: whose model has not been trained yet.
+        found: what ``lr_bounds`` recommends, any other conclusive recommendation, or ``clr.current_run(...)``. None:
+            the run that the program was started for.
+        metric: of a run, the name of what ``trainer.evaluate()`` returns, to be judged by, such as "eval_loss"; None:
+            the training loss is, and nothing is evaluated.
+
     Raises:
-        InvalidArgument: the recommendation is inconclusive; the Trainer keeps the schedule it has.
+        InvalidArgument: the recommendation is inconclusive, or there is nothing to follow; the Trainer keeps the
+            schedule it has.
     """
+    found = handed_run() or found
+    if found is None:
+        raise InvalidArgument("found", "must be a recommendation or clr.current_run(...)", None)
     before = trainer.optimizer
     try:
         scheduler: Any = found.scheduler(trainer.create_optimizer())
@@ -78,6 +95,35 @@ def install(trainer: Trainer, found: Recommendation) -> None:
     except BaseException:
         trainer.optimizer = before
         raise
+    if isinstance(found, CurrentRun):
+        args: Any = trainer.args
+        args.max_steps, args.seed, args.data_seed = found.steps, found.seed, found.seed
+        args.logging_strategy, args.logging_steps, args.logging_nan_inf_filter = "steps", 1, False
+        args.eval_strategy, args.save_strategy, args.load_best_model_at_end = "no", "no", False
+        trainer.add_callback(_Reports(found, metric))
+
+
+class _Reports(TrainerCallback):  # type: ignore[misc]  # its types are not read
+    """Tells a run what the Trainer logs."""
+
+    def __init__(self, run: CurrentRun, metric: str | None) -> None:
+        self.run, self.metric = run, metric
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_evaluate = self.metric is not None and self.run.evaluates(state.global_step - 1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
+        if logs is not None and "loss" in logs:
+            self.run.log(loss=logs["loss"], step=state.global_step)
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Mapping[str, float] | None = None, **_: Any
+    ) -> None:
+        if metrics is not None and self.metric is not None:
+            if self.metric not in metrics:
+                known = ", ".join(metrics)
+                raise InvalidArgument("metric", f"must be the name of what evaluate() returns ({known})", self.metric)
+            self.run.log(metric=metrics[self.metric])
 
 
 def _loss(trainer: Trainer, model: nn.Module, batch: Batch) -> Tensor:
