@@ -7,14 +7,17 @@ from service.external.job import settle
 from service.settings import Settings
 from service.store import audit, jobs, studies
 from service.store.database import Database
-from service.store.errors import Conflict
+from service.store.errors import Conflict, NotAllowed
 from service.store.models import Job
 from service.submission import Schemas
 
 
-def plan(database: Database, settings: Settings, schemas: Schemas, spec: JobSpec) -> tuple[JobSpec, cost.PredictedCost]:
+def plan(
+    database: Database, settings: Settings, schemas: Schemas, spec: JobSpec, *, role: str = "submit"
+) -> tuple[JobSpec, cost.PredictedCost]:
     """The spec as it would be stored, its budget told, and what the job would cost."""
     submission.check_notify(spec, settings.notify_networks)
+    check_command(settings, spec, role)
     with database.read() as session:
         schema = submission.check(session, spec, settings.task_modules, schemas.of)
     planned = cost.planned(spec)
@@ -22,10 +25,18 @@ def plan(database: Database, settings: Settings, schemas: Schemas, spec: JobSpec
 
 
 def submit(
-    database: Database, settings: Settings, schemas: Schemas, spec: JobSpec, *, by: str | None, key: str | None = None
+    database: Database,
+    settings: Settings,
+    schemas: Schemas,
+    spec: JobSpec,
+    *,
+    by: str | None,
+    role: str = "submit",
+    key: str | None = None,
 ) -> Job:
     """Store the job for the token named ``by``; the same ``key`` again finds it again."""
     submission.check_notify(spec, settings.notify_networks)
+    check_command(settings, spec, role)
     with database.read() as session:
         submission.check(session, spec, settings.task_modules, schemas.of)
     planned = cost.planned(spec)
@@ -45,6 +56,19 @@ def submit(
         if is_new:
             audit.record(session, by, "submit", job_id=job.id)
     return job
+
+
+def check_command(settings: Settings, spec: JobSpec, role: str) -> None:
+    """Refuse a command where the operator runs none, or from whom may not upload code either: it is the same."""
+    if spec.mode != "command":
+        return
+    if not settings.allow_code:
+        raise NotAllowed(
+            "this service runs no commands: they would have all rights of a worker; "
+            "its admin may set CLR_ALLOW_CODE=true"
+        )
+    if role != "admin":
+        raise NotAllowed(f"a command job needs a token of role admin, but this is one of role {role}")
 
 
 def cancel(database: Database, job_id: str, *, by: str | None) -> Job:

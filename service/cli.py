@@ -234,6 +234,51 @@ def analyze(
     screen.document(read_bounds(**values, direction=direction).to_dict(), json)
 
 
+@app.command(context_settings={"allow_interspersed_args": False})
+def tune(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="Starts the training of one run; see docs/commands.md.")
+    ],
+    epochs: Annotated[float, typer.Option(help="Length of the training to find bounds for.")],
+    iterations_per_epoch: Annotated[int, typer.Option(help="Optimizer steps in an epoch.")],
+    direction: Annotated[
+        Literal["maximize", "minimize"] | None,
+        typer.Option(help="Whether a larger metric is better.  [default: if there is one; else the loss counts]"),
+    ] = None,
+    budget: Annotated[float | None, typer.Option(help="Trainings that all of it may cost.  [default: 6]")] = None,
+    seed: Annotated[int, typer.Option(help="Everything random is made from it.")] = 0,
+    save: Annotated[str, typer.Option(metavar="FILE", help="Where its runs are kept, to go on.")] = "clr-tune.db",
+    run_seconds: Annotated[float, typer.Option(help="End a run that reports nothing for so long.")] = 600,
+    json: AsJson = False,
+) -> None:
+    """Find the bounds for a training program of your own, on this machine. Needs no service."""
+    from pathlib import Path
+
+    from clr.commands.program import Program
+    from clr.commands.tune import tune
+    from service import screen
+
+    program = Program(
+        command=command, environment=os.environ, folder=Path.cwd(), direction=direction, run_seconds=run_seconds
+    )
+    try:
+        found = tune(
+            program,
+            epochs=epochs,
+            iterations_per_epoch=iterations_per_epoch,
+            budget=budget,
+            seed=seed,
+            save=save,
+            say=say,
+        )
+    except KeyboardInterrupt:
+        say(f"interrupted; the runs that have ended are in {save}: the same command goes on from them")
+        raise
+    screen.recommendation(found.to_dict(), json)
+    if not json:
+        typer.echo(found.to_python().rstrip("\n"))
+
+
 def main() -> None:
     """Run the command line: any error is one line on stderr and an exit code above 0."""
     try:

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
 from clr.errors import InvalidArgument, InvalidArguments, broken_rules
-from service.store.errors import Busy, Conflict, LimitReached, NotFound
+from service.store.errors import Busy, Conflict, LimitReached, NotAllowed, NotFound
 
 SHOWN_CHARS = 200
 SHOWN_ITEMS = 20
@@ -165,6 +165,10 @@ def _not_found(request: Request, exc: Exception) -> ProblemResponse:
     return problem(request, 404, str(exc))
 
 
+def _not_allowed(request: Request, exc: Exception) -> ProblemResponse:
+    return problem(request, 403, str(exc))
+
+
 def _conflict(request: Request, exc: Exception) -> ProblemResponse:
     return problem(request, 409, str(exc))
 
@@ -200,6 +204,7 @@ _HANDLERS = {
     NotFound: _not_found,
     Conflict: _conflict,
     Busy: _busy,
+    NotAllowed: _not_allowed,
     LimitReached: _too_many,
     OperationalError: _unavailable,
     InterfaceError: _unavailable,

@@ -97,7 +97,8 @@ def recommendation(found: Mapping[str, Any], as_json: bool) -> None:
     for kind in ("reasons", "warnings"):
         for line in found.get(kind) or []:
             console.print(Text(f"{kind.removesuffix('s')}: {line}"))
-    console.print(Text(f"paste it: clr recommend {found['job_id']} --format python"))
+    if found["job_id"] is not None:
+        console.print(Text(f"paste it: clr recommend {found['job_id']} --format python"))
 
 
 def _bounds(found: Mapping[str, Any]) -> Table:

@@ -57,7 +57,9 @@ def check(
 
     ``modules``: those of whose functions a job may name one as its task.
     """
-    errors = [error for field in ("task", "name", "args") for error in _unstorable(getattr(spec, field), field)]
+    errors = [
+        error for field in ("task", "name", "args", "command") for error in _unstorable(getattr(spec, field), field)
+    ]
     if errors:
         raise InvalidArguments(errors)
     if spec.mode == "external":
@@ -65,8 +67,8 @@ def check(
     if spec.code is not None and code.find(session, spec.code) is None:
         rule = f"must be the digest of uploaded code: PUT /v1/code/{spec.code} first"
         raise InvalidArgument("code", rule, spec.code)
-    if spec.code is not None:
-        return None  # its task is found by the worker that runs it
+    if spec.code is not None or spec.mode == "command":
+        return None  # what it runs is found by the worker that runs it
     if ":" in spec.task and is_within(spec.task.partition(":")[0], modules):
         return None
     schema = schema_of(session, spec.task)

@@ -12,7 +12,7 @@ import psutil
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from clr.errors import ClrError
+from clr.errors import ClrError, ProgramDied
 from worker import environment, remote
 from worker.errors import LostRun, RunFailed
 
@@ -111,14 +111,17 @@ class Engine:
         trainee: dict[str, Any],
         bundle: Bundle | None,
         run: dict[str, Any],
-        attempt: int,
+        about: dict[str, Any],
         resources: dict[str, Any],
         checkpoint: dict[str, Any] | None = None,
     ) -> Any:
-        """Start a run, or go on with it from its checkpoint; the stream of its points."""
+        """Start a run, or go on with it from its checkpoint; the stream of its points.
+
+        ``about`` is its stage, number and attempt.
+        """
         threads = max(1, int(resources["cpus"]))
         start = remote.train.options(**_options(resources, bundle)).remote
-        return start(trainee, bundle, run, attempt, threads, checkpoint)
+        return start(trainee, bundle, run, about, threads, checkpoint)
 
     def ready(self, streams: list[Any], timeout_s: float) -> list[Any]:
         """The streams that have a point or have ended; waits up to ``timeout_s`` for the first."""
@@ -171,6 +174,8 @@ def _get(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
+        if isinstance(error.cause, ProgramDied):
+            raise LostRun(str(error.cause)) from None
         told = isinstance(error.cause, ClrError)  # the sentence alone: a traceback may quote what was read
         raise RunFailed(str(error.cause) if told else last_lines(str(error))) from None
     except RayError as error:

@@ -31,5 +31,10 @@ def shared(also: Sequence[str]) -> Iterator[None]:
         os.environ.update(hidden)
 
 
+def for_programs(also: Sequence[str]) -> list[str]:
+    """Names of what a program of a user's own sees: Ray's own variables are for the process that starts it."""
+    return [name for name in (*KEPT, *also) if not name.startswith("RAY_")]
+
+
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -4,6 +4,7 @@ import logging
 from threading import Event
 from typing import Any
 
+from clr.commands.program import RUN_SECONDS
 from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
 from clr.trials.study import StudyMirror
@@ -15,6 +16,7 @@ from service.store.database import Database
 from service.store.errors import LeaseLost
 from service.store.jobs import Lease
 from service.store.models import Job
+from worker import environment
 from worker.checkpoints import Checkpoints
 from worker.engine import Engine
 from worker.errors import OUTAGE, Cancelled, HandedBack, RunFailed
@@ -46,13 +48,24 @@ class JobDriver:
             lease,
             lease_s=settings.lease_s,
             stopping=stopping,
-            trainee=self.spec.model_dump(include={"task", "args", "optimizer", "batch_size"}, mode="json")
-            | {"reach": settings.reach(job.submitted_by)},
+            trainee=self._trainee(settings.reach(job.submitted_by)),
             resources=self.spec.resources.model_dump(),
             started_at=job.started_at.timestamp(),
             max_seconds=limits.max_seconds,
             checkpoints=Checkpoints(settings.checkpoints, job.id, settings.checkpoint_seconds),
         )
+
+    def _trainee(self, reach: Any) -> dict[str, Any]:
+        """What its runs train: a task, or a program."""
+        if self.spec.mode == "command":
+            return {
+                "command": self.spec.command,
+                "direction": self.spec.direction,
+                "run_seconds": self.spec.limits.run_seconds or RUN_SECONDS,
+                "environment": environment.for_programs(self.settings.task_env),
+            }
+        task = self.spec.model_dump(include={"task", "args", "optimizer", "batch_size"}, mode="json")
+        return task | {"reach": reach}
 
     def drive(self) -> None:
         """Work until there is nothing left to do, and leave the job in the state it belongs in."""
@@ -102,7 +115,7 @@ class JobDriver:
                 f"resources: no node has the {wanted} that a run needs; the cluster has {self.engine.total()}"
             )
         self._ship_code()
-        about = self.engine.inspect_task(self.runs.trainee, self.runs.bundle, wanted, check=self.runs.check)
+        about = self._about()
         about["trained_with"]["gpus"] = wanted["gpus"]
         trainings = sum(
             trainings_of_stages(self.spec, TrainingLength(self.spec.epochs, about["iterations_per_epoch"])).values()
@@ -112,7 +125,20 @@ class JobDriver:
             jobs.set_training(session, self.lease, **about, predicted_steps=predicted)
             return jobs.get(session, self.lease.job_id)
 
+    def _about(self) -> dict[str, Any]:
+        """How long an epoch is, and what a run is judged by: a task knows it, of a program it was told."""
+        if self.spec.mode == "command":
+            told = {"iterations_per_epoch": self.spec.iterations_per_epoch, "direction": self.spec.direction}
+            return told | {"metric": "metric", "trained_with": {"optimizer": None, "batch_size": None}}
+        wanted = self.runs.resources
+        described: dict[str, Any] = self.engine.inspect_task(
+            self.runs.trainee, self.runs.bundle, wanted, check=self.runs.check
+        )
+        return described
+
     def _ship_code(self) -> None:
+        if self.spec.mode == "command" and not self.settings.allow_code:
+            raise RunFailed("command: this worker runs no commands; its admin may set CLR_ALLOW_CODE=true")
         if self.spec.code is None:
             return
         if not self.settings.allow_code:

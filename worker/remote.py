@@ -4,10 +4,12 @@ What they import is ``clr`` alone, and only once they run.
 """
 
 import _thread
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Event, Timer
 from types import FrameType
@@ -75,18 +77,47 @@ def train(
     trainee: dict[str, Any],
     bundle: dict[str, Any] | None,
     run: dict[str, Any],
-    attempt: int,
+    about: dict[str, Any],
     threads: int,
     checkpoint: dict[str, Any] | None,
 ) -> Iterator[tuple[int, bool, Any]]:
     """Points of one run. The attempt goes with each, so that two attempts can never be spliced into one."""
+    attempt = about["attempt"]
     with whole_imports():
+        if "command" in trainee:
+            for reported in _program_points(trainee, bundle, run, about):
+                yield attempt, False, reported
+            return
+
         from clr.tasks import reference as training
         from clr.training.checkpoint import Checkpoint
 
         kept = None if checkpoint is None else Checkpoint(Path(checkpoint["path"]), trainee, checkpoint["every_s"])
         for restored, point in training.points(_task(trainee, bundle), run, threads, kept):
             yield attempt, restored, point
+
+
+def _program_points(
+    program: dict[str, Any], bundle: dict[str, Any] | None, run: dict[str, Any], about: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """What a program of the user's own reports; it sees the variables that ``program`` names, and the devices of Ray's
+    choice among them."""
+    from clr.commands.program import Program
+    from clr.run import Run
+
+    kept = program["environment"]
+    environment = {name: value for name, value in os.environ.items() if any(fnmatchcase(name, one) for one in kept)}
+    folder = Path.cwd()
+    if bundle is not None:
+        from clr.bundles.requirements import unpacked
+
+        folder, data = _unpacked_at(bundle)
+        installed = unpacked(folder, data, bundle["requirements"])
+        paths = [environment.get("PYTHONPATH"), installed]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    told = {name: program[name] for name in ("command", "direction", "run_seconds")}
+    for point in Program(**told, environment=environment, folder=folder).points(Run(**run), about):
+        yield point.to_dict()
 
 
 def _task(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> Any:
@@ -96,15 +127,18 @@ def _task(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> Any:
         return load(trainee)
     from clr.bundles.process import load_from
 
-    folder = Path(bundle["folder"]).expanduser()
-    data = _data(bundle, wanted=not (folder / bundle["digest"]).is_dir())
-    return load_from(bundle["digest"], data, folder, bundle["requirements"], trainee)
+    root, data = _unpacked_at(bundle)
+    return load_from(bundle["digest"], data, root.parent, bundle["requirements"], trainee)
 
 
-def _data(bundle: dict[str, Any], wanted: bool) -> Any:
-    """The bundle's bytes. No frame keeps the reference: an idle process that holds one is never ended by Ray."""
+def _unpacked_at(bundle: dict[str, Any]) -> tuple[Path, Any]:
+    """Where the bundle lies, and its bytes, unless it does so already.
+
+    No frame keeps the reference: an idle process that holds one is never ended by Ray.
+    """
+    root = Path(bundle["folder"]).expanduser().resolve() / bundle["digest"]
     (reference,) = bundle.pop("data")
-    return ray.get(reference) if wanted else None
+    return root, None if root.is_dir() else ray.get(reference)
 
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

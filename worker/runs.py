@@ -132,7 +132,8 @@ class Runs:
                 session, self.lease, stage=order.stage, number=order.number, params=order.params, run=values
             )
         checkpoint = self.checkpoints.of(order.stage, order.number)
-        stream = self.engine.stream(self.trainee, self.bundle, values, attempt, self.resources, checkpoint)
+        about = {"stage": order.stage, "number": order.number, "attempt": attempt}
+        stream = self.engine.stream(self.trainee, self.bundle, values, about, self.resources, checkpoint)
         self._flights[stream] = _Flight(order, attempt, stream)
         self._show_study(order.stage)
 

@@ -6,8 +6,7 @@ import traceback
 from importlib.util import find_spec
 from pathlib import Path
 
-from clr.bundles.archive import InvalidBundle, unpack
-from clr.bundles.requirements import Policy, satisfy
+from clr.bundles.requirements import Policy, unpacked
 from clr.errors import BrokenTask, ClrError
 from clr.tasks.reference import Trainee, load
 from clr.training.task import Task
@@ -42,26 +41,12 @@ def load_from(bundle: str, data: bytes | None, folder: Path, policy: Policy, tra
 
 def _enter(root: Path, data: bytes | None, policy: Policy) -> None:
     """Make this process the bundle's own."""
-    installed = place(root, data, policy)
+    installed = unpacked(root, data, policy)
     if installed is not None and installed not in sys.path:
         sys.path.append(installed)
     _check_names(root)
     sys.path.insert(0, str(root))
     os.chdir(root)  # a relative path means the same here as where the bundle was written
-
-
-def place(root: Path, data: bytes | None, policy: Policy) -> str | None:
-    """Unpack a bundle at ``root``, unless ``data`` is None; what its requirements add to the import path.
-
-    Raises:
-        BrokenTask: the bundle is at fault, or its requirements are refused or cannot be installed.
-    """
-    if data is not None:
-        try:
-            unpack(data, root.name, root)
-        except (InvalidBundle, OSError) as error:
-            raise BrokenTask(f"{error}") from error
-    return satisfy(root, root.with_suffix(".packages"), policy)
 
 
 def _check_names(root: Path) -> None:

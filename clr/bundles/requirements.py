@@ -8,7 +8,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Literal
 
-from clr.bundles.archive import REQUIREMENTS, take_place
+from clr.bundles.archive import REQUIREMENTS, InvalidBundle, take_place, unpack
 from clr.errors import BrokenTask
 
 Policy = Literal["refuse", "ignore", "install"]
@@ -16,6 +16,20 @@ Policy = Literal["refuse", "ignore", "install"]
 REFUSAL = f"must hold no {REQUIREMENTS} (the service's admin may set CLR_CODE_REQUIREMENTS to install or ignore it)"
 
 INSTALL_TIMEOUT_S = 1800
+
+
+def unpacked(root: Path, data: bytes | None, policy: Policy) -> str | None:
+    """Unpack a bundle at ``root``, unless ``data`` is None; what its requirements add to the import path.
+
+    Raises:
+        BrokenTask: the bundle is at fault, or its requirements are refused or cannot be installed.
+    """
+    if data is not None:
+        try:
+            unpack(data, root.name, root)
+        except (InvalidBundle, OSError) as error:
+            raise BrokenTask(f"{error}") from error
+    return satisfy(root, root.with_suffix(".packages"), policy)
 
 
 def satisfy(root: Path, packages: Path, policy: Policy) -> str | None:

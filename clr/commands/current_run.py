@@ -10,6 +10,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from clr.commands import DECIDES, RANKS
 from clr.errors import ClrError, InvalidArgument
 from clr.run import Run
 from clr.schedules.cycles import rate_of
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from clr.schedules.torch_scheduler import CyclicPolicyLR
-
-RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "LOCAL_RANK")
-"""Variables in which launchers (torchrun, accelerate, DeepSpeed; Slurm; Open MPI; MPICH) tell a process its rank among
-all, the last one among those of its machine. The first that is set counts."""
-
-DECIDES = ("policy", "base_lr", "max_lr", "step_size_up", "step_size_down", "gamma", "steps", "seed", "evaluate_every")
-"""What of a run its program is told; what else a run has is for who follows it."""
 
 
 class ScheduleNotFollowed(ClrError):

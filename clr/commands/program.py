@@ -18,8 +18,7 @@ from typing import IO, Any
 
 import psutil
 
-from clr.commands import starter
-from clr.commands.current_run import DECIDES, RANKS
+from clr.commands import DECIDES, RANKS, starter
 from clr.commands.reports import LONGEST_LINE, Reports
 from clr.errors import BrokenProgram, ProgramDied
 from clr.run import Direction, Point, Run
@@ -51,14 +50,15 @@ class Program:
         environment: its environment, but for the variables that tell it its run. Outside of an activated one, the
             programs beside this Python come first in the ``PATH``: ``python`` is then this one.
         folder: its working directory.
-        direction: whether larger metrics are better. "maximize" needs a metric; without one the loss counts.
+        direction: whether larger metrics are better. "maximize" needs a metric; without one the loss counts. None: it
+            is not known yet.
         run_seconds: it is ended after so many without a report, > 0.
     """
 
     command: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
     folder: Path
-    direction: Direction
+    direction: Direction | None
     run_seconds: float = RUN_SECONDS
 
     def points(self, run: Run, about: Mapping[str, Any]) -> Iterator[Point]:
@@ -137,7 +137,7 @@ def _check(name: str, folder: Path, path: str) -> None:
     where = str(folder / name) if os.path.dirname(name) else name
     if shutil.which(where, path=path) is None:
         raise BrokenProgram(
-            f"command: must begin with a program that can be run, but {name!r} is none in {folder} or the PATH {path}"
+            f"command: must begin with a program that is in its folder, {folder}, or on the PATH, but {name!r} is not"
         )
 
 

@@ -1,7 +1,6 @@
 """The session in this process, one run after the other: ``clr.range_test``, ``clr.search``, ``clr.recommend``."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from clr.errors import InvalidArgument
 from clr.range_tests.bounds import Bounds
 from clr.range_tests.plan import RangeTest
-from clr.run import Curve, Point, Run, fresh_seeds
+from clr.run import Curve, Point, fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import CyclicPolicy, JobSpec, RangeTestSpec, SearchSpec, checked
 from clr.trials.study import Study
-from clr.tuning.progress import Progress, shown_by
+from clr.tuning.progress import Progress
 from clr.tuning.recommendation import Recommendation
-from clr.tuning.saved_runs import SavedRuns
-from clr.tuning.session import Over, Session, Training, Waiting
+from clr.tuning.sequential import carry_out
+from clr.tuning.session import Session, Training
 
 if TYPE_CHECKING:
     import optuna
@@ -222,40 +221,4 @@ def drive(
     """Carry a session out on a task, from wherever its saved runs say that it stood."""
     from clr.training.loop import train
 
-    return carry_out(session, lambda run: train(task, run), save=save, progress=progress)
-
-
-def carry_out(
-    session: Session,
-    train: Callable[[Run], Iterator[Point]],
-    *,
-    save: str | Path | None = None,
-    progress: Progress | bool | None = None,
-) -> Session:
-    """Carry a session out, one run after the other.
-
-    Args:
-        session: new.
-        train: trains a run, and yields its points; nobody pulls more of them when it is to stop.
-        save, progress: as for ``recommend``.
-    """
-    began = time.monotonic()
-    saved = None if save is None else SavedRuns(save, session)
-    if saved is not None:
-        session.restore(saved.read())
-    with shown_by(progress) as show:
-        show(session, None)
-        while not isinstance(order := session.next(), Over):
-            assert not isinstance(order, Waiting), "a run is under way that nobody trains"
-            for point in train(order.run):
-                advice = session.hear(order.stage, order.number, [point])
-                session.seconds = time.monotonic() - began
-                show(session, order)
-                if advice.stop:
-                    break
-            told = session.end(order.stage, order.number)
-            if saved is not None:
-                saved.record(session, told)
-        session.seconds = time.monotonic() - began
-        show(session, None)
-    return session
+    return carry_out(session, lambda order, _: train(task, order.run), save=save, progress=progress)

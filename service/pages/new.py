@@ -80,7 +80,7 @@ def submit(
     if spec is None or "preview" in sent:
         return form.render(request, sent, errors, status=200 if "preview" in sent else 422)
     key = f"{(sent.get('key') or [''])[0][:64]}-{submission.digest(spec)}"  # submitted twice, it is one job
-    job = actions.submit(database, settings, schemas, spec, by=who.name, key=key)
+    job = actions.submit(database, settings, schemas, spec, by=who.name, role=who.role, key=key)
     return RedirectResponse(f"/jobs/{job.id}", 303)
 
 

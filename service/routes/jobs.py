@@ -81,10 +81,11 @@ def submit(
 ) -> Response:
     """Accept a job spec. Only `task` is required; unknown fields are errors."""
     if dry_run:
-        planned, predicted = actions.plan(database, settings, schemas, spec)
+        planned, predicted = actions.plan(database, settings, schemas, spec, role=who.role)
         told = PredictedCost.model_validate(asdict(predicted))
         return JSONResponse(DryRun(spec=planned.model_dump(mode="json"), cost=told).model_dump(mode="json"))
-    view = JobView.of(actions.submit(database, settings, schemas, spec, by=who.name, key=idempotency_key))
+    job = actions.submit(database, settings, schemas, spec, by=who.name, role=who.role, key=idempotency_key)
+    view = JobView.of(job)
     # Written at once: FastAPI would check it against its model a second time.
     return Response(view.model_dump_json(), 201, {"Location": view.links.self}, media_type="application/json")
 

@@ -9,6 +9,10 @@ class NotFound(StoreError):
     """Nothing of that name or number is stored."""
 
 
+class NotAllowed(StoreError):
+    """What was asked for is off here, or not for whom it was that asked."""
+
+
 class Conflict(StoreError):
     """What was asked for does not go together with what is stored."""
 

@@ -22,6 +22,9 @@ from service.store.models import Job, RunRow
 Existing = TypeVar("Existing")
 
 FINISHED = ("succeeded", "failed", "cancelled")
+WORKERS_MODES = ("managed", "command")
+"""Of the jobs that workers claim."""
+
 WAITING = Job.state == "queued"
 ABANDONED = and_(Job.state == "running", Job.lease_until < now_s())
 
@@ -171,21 +174,22 @@ def claim(
 
 def _has_room(running_limit: int) -> ColumnElement[bool]:
     other = aliased(Job)
-    mine = select(other.submitted_by).where(other.mode == "managed", other.state == "running")
+    mine = select(other.submitted_by).where(other.mode.in_(WORKERS_MODES), other.state == "running")
     full = mine.group_by(other.submitted_by).having(func.count() >= running_limit)
     return or_(Job.submitted_by.is_(None), Job.submitted_by.not_in(full))
 
 
 def _candidate(session: Session, waiting: ColumnElement[bool]) -> Row[str, int, int, str | None, str | None] | None:
-    # One query each, because no index serves both conditions in the order of priority.
-    found = [session.execute(first(condition)).first() for condition in (waiting, ABANDONED)]
+    # One query each, because no index serves several conditions in the order of priority.
+    queries = [first(condition, mode) for condition in (waiting, ABANDONED) for mode in WORKERS_MODES]
+    found = [session.execute(query).first() for query in queries]
     return min((row for row in found if row), key=lambda row: (-row.priority, row.id), default=None)
 
 
-def first(condition: ColumnElement[bool]) -> Select[str, int, int, str | None, str | None]:
-    """The query for the job to claim first among those that ``condition`` holds for."""
+def first(condition: ColumnElement[bool], mode: str) -> Select[str, int, int, str | None, str | None]:
+    """The query for the job of a mode to claim first among those that ``condition`` holds for."""
     query = select(Job.id, Job.priority, Job.fencing_token, Job.submitted_by, Job.owner).where(
-        Job.mode == "managed", condition
+        Job.mode == mode, condition
     )
     return query.order_by(Job.priority.desc(), Job.id).limit(1).with_for_update(skip_locked=True)
 

@@ -10,7 +10,7 @@ from service import actions
 from service.settings import Settings
 from service.store import audit, jobs
 from service.store.database import Database
-from service.store.errors import Conflict, NotFound
+from service.store.errors import Conflict, NotAllowed, NotFound
 from service.submission import Schemas
 
 
@@ -55,6 +55,32 @@ def test_what_cannot_be_submitted_has_no_price(database: Database, settings: Set
     spec = JobSpec(task="digits", name="nul\0")
     with pytest.raises(InvalidArgument, match="name: must hold neither NUL"):
         actions.plan(database, settings, Schemas(), spec)
+
+
+COMMAND = JobSpec(
+    mode="command", command=["python", "train.py"], epochs=3, iterations_per_epoch=5, direction="maximize"
+)
+
+
+@pytest.mark.parametrize(
+    ("allow_code", "role", "rule"),
+    [(False, "admin", "CLR_ALLOW_CODE=true"), (True, "submit", "needs a token of role admin")],
+)
+def test_a_command_needs_what_uploading_code_needs(
+    database: Database, settings: Settings, allow_code: bool, role: str, rule: str
+) -> None:
+    chosen = settings.model_copy(update={"allow_code": allow_code})
+    for act in (actions.plan, actions.submit):
+        given = {"by": "ann"} if act is actions.submit else {}
+        with pytest.raises(NotAllowed, match=rule):
+            act(database, chosen, Schemas(), COMMAND, role=role, **given)
+    assert acts(database) == []
+
+
+def test_an_admin_submits_a_command_where_code_is_allowed(database: Database, settings: Settings) -> None:
+    chosen = settings.model_copy(update={"allow_code": True})
+    job = actions.submit(database, chosen, Schemas(), COMMAND, by="ann", role="admin")
+    assert (job.mode, job.task, job.spec["command"]) == ("command", "train.py", ["python", "train.py"])
 
 
 def test_a_page_does_what_the_api_does(client: httpx.Client, submitted: Callable[..., str], database: Database) -> None:

@@ -37,7 +37,7 @@ def assert_flat(database: Database, query: Select[Any], index: str) -> None:
 
 @pytest.mark.parametrize("condition", [jobs.WAITING, jobs.ABANDONED], ids=["waiting", "abandoned"])
 def test_claims_go_by_the_claim_index(database: Database, condition: Any) -> None:
-    assert_flat(database, jobs.first(condition), "ix_clr_jobs_claim")
+    assert_flat(database, jobs.first(condition, "command"), "ix_clr_jobs_claim")
 
 
 @pytest.mark.parametrize("before", [None, "0"])

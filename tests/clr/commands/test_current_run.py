@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import clr
-from clr.commands.current_run import RANKS, CurrentRun, ScheduleNotFollowed
+from clr.commands import RANKS
+from clr.commands.current_run import CurrentRun, ScheduleNotFollowed
 from clr.errors import InvalidArgument
 
 HANDED = {

@@ -158,7 +158,7 @@ def test_too_many_reports_are_not_kept() -> None:
 
 
 def test_an_unknown_command_is_told_apart_from_a_crash() -> None:
-    with pytest.raises(BrokenProgram, match="'no-such-program' is none"):
+    with pytest.raises(BrokenProgram, match="'no-such-program' is not"):
         list(program("no-such-program").points(RUN, ABOUT))
 
 
