@@ -142,6 +142,14 @@ def init(
 
 
 @app.command()
+def mcp() -> None:
+    """Serve agents: the service's calls as MCP tools on standard input and output. Needs clr[mcp]."""
+    from clr.client.tool_server import tool_server
+
+    tool_server(*_service()).run()
+
+
+@app.command()
 def watch(job_id: JobId, json: AsJson = False) -> None:
     """Follow a job to its end, then print what was found."""
     with _client() as client:
@@ -309,7 +317,12 @@ def _sentence(error: Exception) -> str:
 def _client() -> "Client":
     from clr.client.sync import Client
 
-    return Client(os.environ.get("CLR_URL") or "http://127.0.0.1:8000", os.environ.get("CLR_TOKEN") or None)
+    return Client(*_service())
+
+
+def _service() -> tuple[str, str | None]:
+    """Address and token of the service to talk to."""
+    return os.environ.get("CLR_URL") or "http://127.0.0.1:8000", os.environ.get("CLR_TOKEN") or None
 
 
 def _follow(job: "Job", json: bool) -> None:

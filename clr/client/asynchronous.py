@@ -27,6 +27,7 @@ from clr.client.event_stream import Event, EventDecoder
 from clr.client.progress import Progress
 from clr.client.results import FINISHED, JobDocument, RecordedTest, TrialResult
 from clr.client.trial import AsyncTrial
+from clr.range_tests.bounds import Bounds
 from clr.run import Direction
 from clr.tuning.recommendation import Recommendation
 
@@ -124,6 +125,16 @@ class AsyncClient:
     async def predict(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """As ``Client.predict``."""
         return await self._do(calls.predict(spec))
+
+    async def analyze(
+        self,
+        lr: Iterable[float],
+        loss: Iterable[float | None],
+        metric: Iterable[float | None] | None = None,
+        direction: Direction = "maximize",
+    ) -> Bounds:
+        """As ``Client.analyze``."""
+        return await self._do(calls.analyze(lr, loss, metric, direction))
 
     async def upload_code(self, folder: str | Path) -> str:
         """As ``Client.upload_code``."""

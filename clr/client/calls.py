@@ -12,6 +12,7 @@ import httpx
 
 from clr.client.results import RecordedTest, TrialResult
 from clr.errors import ClrError, InvalidArgument
+from clr.range_tests.bounds import Bounds
 from clr.run import Direction
 from clr.tuning.recommendation import Recommendation
 
@@ -106,6 +107,15 @@ def range_test(job_id: str) -> Call[RecordedTest]:
 def range_test_svg(job_id: str) -> Call[str]:
     """The range test's picture."""
     return Call("GET", job_path(job_id, "range-test.svg"), lambda answer: answer.text)
+
+
+def analyze(
+    lr: Iterable[float], loss: Iterable[float | None], metric: Iterable[float | None] | None, direction: Direction
+) -> Call[Bounds]:
+    """Read the bounds from a recorded curve."""
+    columns = {"lr": lr, "loss": loss} | ({} if metric is None else {"metric": metric})
+    body = {name: [_finite(value) for value in column] for name, column in columns.items()} | {"direction": direction}
+    return Call("POST", "/v1/bounds", lambda answer: Bounds(**answer.json()), request={"json": body})
 
 
 def put_range_test(

@@ -26,6 +26,7 @@ from clr.client.event_stream import Event, EventDecoder
 from clr.client.progress import Progress
 from clr.client.results import FINISHED, JobDocument, RecordedTest, TrialResult
 from clr.client.trial import Trial
+from clr.range_tests.bounds import Bounds
 from clr.run import Direction
 from clr.tuning.recommendation import Recommendation
 
@@ -189,6 +190,20 @@ class Client:
             ClientError: a field breaks its rule, or the service cannot be reached.
         """
         return self._do(calls.predict(spec))
+
+    def analyze(
+        self,
+        lr: Iterable[float],
+        loss: Iterable[float | None],
+        metric: Iterable[float | None] | None = None,
+        direction: Direction = "maximize",
+    ) -> Bounds:
+        """As ``clr.read_bounds`` of one curve, read by the service: for who has no NumPy, or not the newest clr.
+
+        Raises:
+            ClientError: a column breaks its rule, or the service cannot be reached.
+        """
+        return self._do(calls.analyze(lr, loss, metric, direction))
 
     def upload_code(self, folder: str | Path) -> str:
         """Upload a folder of code, unless the service has it already.

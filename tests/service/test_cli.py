@@ -26,7 +26,7 @@ from tests.service.conftest import Ran, Run, is_one_error_line
 COMMANDS = [
     *("serve", "api", "worker", "migrate", "submit", "watch", "show", "recommend", "cancel", "tasks", "analyze"),
     "token",
-    *("init", "doctor", "prune", "export", "import"),
+    *("init", "mcp", "doctor", "prune", "export", "import"),
 ]
 DIGITS = {
     "name": "digits",
