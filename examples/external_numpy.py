@@ -3,7 +3,8 @@
     clr serve &
     python examples/external_numpy.py http://127.0.0.1:8000     # default: CLR_URL, or that address
 
-It runs the range test itself, gives it to the service, then asks for trials, trains and tells until there are no more.
+It asks for runs, trains and reports them until the job is over: ramps and short cycles of the range test first, then
+schedules beside each other.
 Several of these may work on one job: give them its id as second argument.
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from sklearn.datasets import load_digits
 
-from clr.client.sync import Client, ClientError, Job
+from clr.client import Client, Job
 
 BATCH, EPOCHS, HIDDEN, MOMENTUM = 50, 10, 64, 0.9
 
@@ -30,39 +31,21 @@ def main(url: str, job_id: str | None = None) -> None:
     """Take part in a job, or submit one, and print what it found."""
     with Client(url, os.environ.get("CLR_TOKEN")) as client:
         job = client.job(job_id) if job_id else begin(client)
-        while True:
-            try:
-                trial = job.ask()
-            except ClientError as refusal:
-                if refusal.status != 409:
-                    raise
-                print(f"no more trials: {refusal}")
-                break
-            accuracy = 0.0
-            for step, _, weights in train(trial.lr, trial.steps, trial.seed):
-                if step % (2 * trial.document["stepsize"]) == 0:  # a cycle ends
-                    accuracy = score(weights)
-                    if trial.report(step, accuracy):
-                        break
-            trial.tell(accuracy)
-            print(f"trial {trial.number}: {trial.document['base_lr']} to {trial.document['max_lr']}, {accuracy:.3f}")
+        while (run := job.next_run()) is not None:
+            for step, loss, weights in train(run.lr, run.steps, run.seed):
+                run.log(loss=loss, metric=score(weights) if run.evaluates(step - 1) else None)
+                if run.stop or not np.isfinite(loss):
+                    break
+            run.tell()
+            print(f"{run.document['stage']} run {run.document['number']}: {run.base_lr:.3g} to {run.max_lr:.3g}")
         print(job.recommendation().to_python())
 
 
 def begin(client: Client) -> Job:
-    """Submit a job and run its range test: an exponential ramp as long as the training, on two seeds."""
-    spec = {"mode": "external", "task": "digits in NumPy", "epochs": EPOCHS, "batch_size": BATCH}
-    job = client.submit(spec | {"args": {"hidden": HIDDEN}, "search": {"trials": 6}})
+    """Submit a job."""
+    length = {"epochs": EPOCHS, "iterations_per_epoch": ITERATIONS_PER_EPOCH, "direction": "maximize"}
+    job = client.submit({"mode": "external", "task": "digits in NumPy", **length})
     print(f"job {job.id}")
-    steps = EPOCHS * ITERATIONS_PER_EPOCH
-
-    def ramp(step: int) -> float:
-        return float(1e-5 * 1e6 ** (step / (steps - 1)))
-
-    for seed in (0, 1):
-        points = [{"lr": ramp(step - 1), "loss": loss} for step, loss, _ in train(ramp, steps, seed)]
-        bounds = job.put_range_test(points, iterations_per_epoch=ITERATIONS_PER_EPOCH, seed=seed).bounds
-    print(f"range test: base_lr {bounds.base_lr:.3g}, max_lr {bounds.max_lr:.3g} ({bounds.confidence})")
     return job
 
 

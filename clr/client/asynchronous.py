@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -26,7 +27,8 @@ from clr.client.calls import (
 from clr.client.event_stream import Event, EventDecoder
 from clr.client.progress import Progress
 from clr.client.results import FINISHED, JobDocument, RecordedTest, TrialResult
-from clr.client.trial import AsyncTrial
+from clr.client.service_run import AsyncServiceRun
+from clr.client.sync import WAIT_S
 from clr.range_tests.bounds import Bounds
 from clr.run import Direction
 from clr.tuning.recommendation import Recommendation
@@ -84,20 +86,28 @@ class AsyncJob(JobDocument):
         self.document = await self._client._do(calls.cancel(self.id))
         return self
 
-    async def put_range_test(
-        self,
-        points: Iterable[Mapping[str, float | None]],
-        *,
-        iterations_per_epoch: int,
-        seed: int = 0,
-        direction: Direction = "maximize",
-    ) -> RecordedTest:
-        """As ``Job.put_range_test``."""
-        return await self._client._do(calls.put_range_test(self.id, points, iterations_per_epoch, seed, direction))
+    async def extend(self, budget: float) -> Self:
+        """As ``Job.extend``."""
+        self.document = await self._client._do(calls.extend(self.id, budget))
+        return self
 
-    async def ask(self) -> AsyncTrial:
-        """As ``Job.ask``."""
-        return AsyncTrial(self._client, self.id, await self._client._do(calls.ask(self.id)))
+    async def put_range_test(self, points: Iterable[Mapping[str, float | None]], *, seed: int = 0) -> RecordedTest:
+        """As ``Job.put_range_test``."""
+        return await self._client._do(calls.put_range_test(self.id, points, seed))
+
+    async def next_run(self) -> AsyncServiceRun | None:
+        """As ``Job.next_run``."""
+        key = str(uuid.uuid4())
+        while True:
+            try:
+                document = await self._client._do(calls.next_run(self.id, key))
+            except ClientError as refusal:
+                if refusal.status == 409 and (await self.refresh()).finished:
+                    return None
+                raise
+            if document is not None:
+                return AsyncServiceRun(self._client, self.id, document)
+            await asyncio.sleep(WAIT_S)
 
 
 class AsyncClient:

@@ -114,49 +114,44 @@ def analyze(
 ) -> Call[Bounds]:
     """Read the bounds from a recorded curve."""
     columns = {"lr": lr, "loss": loss} | ({} if metric is None else {"metric": metric})
-    body = {name: [_finite(value) for value in column] for name, column in columns.items()} | {"direction": direction}
+    body = {name: [finite(value) for value in column] for name, column in columns.items()} | {"direction": direction}
     return Call("POST", "/v1/bounds", lambda answer: Bounds(**answer.json()), request={"json": body})
 
 
-def put_range_test(
-    job_id: str,
-    points: Iterable[Mapping[str, float | None]],
-    iterations_per_epoch: int,
-    seed: int,
-    direction: Direction,
-) -> Call[RecordedTest]:
-    """Give a range test of one's own."""
-    body = {
-        "points": [{name: _finite(value) for name, value in point.items()} for point in points],
-        "iterations_per_epoch": iterations_per_epoch,
-        "seed": seed,
-        "direction": direction,
-    }
+def put_range_test(job_id: str, points: Iterable[Mapping[str, float | None]], seed: int) -> Call[RecordedTest]:
+    """Give a ramp that was recorded anyway."""
+    finite_points = [{name: finite(value) for name, value in point.items()} for point in points]
     path = job_path(job_id, "range-test")
+    body = {"points": finite_points, "seed": seed}
     return Call("PUT", path, lambda answer: RecordedTest.from_dict(answer.json()), request={"json": body})
 
 
-def ask(job_id: str) -> Call[Document]:
-    """Ask for a trial; the key makes it repeatable."""
-    headers = {"Idempotency-Key": str(uuid.uuid4())}
-    return Call("POST", job_path(job_id, "trials"), _json, request={"headers": headers})
+def next_run(job_id: str, key: str) -> Call[Document | None]:
+    """Ask for the next run; None: not yet. The key makes it repeatable."""
+    path = job_path(job_id, "runs")
+    return Call("POST", path, _ordered, request={"headers": {"Idempotency-Key": key}})
 
 
-def report(job_id: str, number: int, step: int, value: float) -> Call[bool]:
-    """Report on a trial: whether to stop it."""
-    body = {"step": step, "value": _finite(value)}
-    path = job_path(job_id, "trials", str(number), "points")
-    return Call("POST", path, lambda answer: bool(answer.json()["prune"]), request={"json": body})
+def report(job_id: str, stage: str, number: int, points: list[Document], attempt: int) -> Call[bool]:
+    """Report on a run: whether to stop it."""
+    path = job_path(job_id, "runs", stage, str(number), "points")
+    body = {"points": points, "attempt": attempt}
+    return Call("POST", path, lambda answer: bool(answer.json()["stop"]), request={"json": body})
 
 
-def tell(job_id: str, number: int, value: float) -> Call[TrialResult]:
-    """Tell a trial's value at its end."""
-    return _result(job_id, number, {"value": _finite(value)})
+def tell(job_id: str, stage: str, number: int, value: float | None, attempt: int) -> Call[TrialResult]:
+    """Tell a run's value at its end."""
+    return _result(job_id, stage, number, {"value": finite(value), "attempt": attempt})
 
 
-def fail(job_id: str, number: int, error: str) -> Call[TrialResult]:
-    """Tell why a trial has none."""
-    return _result(job_id, number, {"state": "failed", "error": error})
+def fail(job_id: str, stage: str, number: int, error: str, attempt: int) -> Call[TrialResult]:
+    """Tell why a run has none."""
+    return _result(job_id, stage, number, {"state": "failed", "error": error, "attempt": attempt})
+
+
+def extend(job_id: str, budget: float) -> Call[Document]:
+    """Grant a finished job more trainings."""
+    return Call("POST", job_path(job_id, "extend"), _json, request={"json": {"budget": budget}})
 
 
 def code(digest: str) -> Call[Document]:
@@ -243,12 +238,16 @@ def refusal(answer: httpx.Response) -> ClientError:
     return ClientError("; ".join([detail, *(rule for rule in rules if rule not in detail)]), status, problem)
 
 
-def _result(job_id: str, number: int, body: Mapping[str, Any]) -> Call[TrialResult]:
-    path = job_path(job_id, "trials", str(number), "result")
+def _result(job_id: str, stage: str, number: int, body: Mapping[str, Any]) -> Call[TrialResult]:
+    path = job_path(job_id, "runs", stage, str(number), "result")
     return Call("PUT", path, lambda answer: trial(answer.json()), request={"json": body})
 
 
-def _finite(value: float | None) -> float | None:
+def _ordered(answer: httpx.Response) -> Document | None:
+    return None if answer.status_code == 204 else _json(answer)
+
+
+def finite(value: float | None) -> float | None:
     """A number as JSON has it: None where it is not finite."""
     return None if value is None or not math.isfinite(value) else float(value)
 

@@ -1,6 +1,7 @@
 """The client of a clr service, over REST. Needs no torch. ``clr.client.asynchronous`` is its twin for asyncio."""
 
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -25,7 +26,7 @@ from clr.client.calls import (
 from clr.client.event_stream import Event, EventDecoder
 from clr.client.progress import Progress
 from clr.client.results import FINISHED, JobDocument, RecordedTest, TrialResult
-from clr.client.trial import Trial
+from clr.client.service_run import ServiceRun
 from clr.range_tests.bounds import Bounds
 from clr.run import Direction
 from clr.tuning.recommendation import Recommendation
@@ -33,6 +34,9 @@ from clr.tuning.recommendation import Recommendation
 __all__ = ["Client", "ClientError", "Job"]
 
 T = TypeVar("T")
+
+WAIT_S = 2.0
+"""Between two askings for a run while others must end first."""
 
 
 class Job(JobDocument):
@@ -100,34 +104,40 @@ class Job(JobDocument):
         self.document = self._client._do(calls.cancel(self.id))
         return self
 
-    def put_range_test(
-        self,
-        points: Iterable[Mapping[str, float | None]],
-        *,
-        iterations_per_epoch: int,
-        seed: int = 0,
-        direction: Direction = "maximize",
-    ) -> RecordedTest:
-        """Give an external job a range test of one seed; the bounds are read from all seeds given.
+    def extend(self, budget: float) -> Self:
+        """Grant it so many trainings more, once it has succeeded: it goes on from all that it knows."""
+        self.document = self._client._do(calls.extend(self.id, budget))
+        return self
+
+    def put_range_test(self, points: Iterable[Mapping[str, float | None]], *, seed: int = 0) -> RecordedTest:
+        """Give an external job a ramp that was recorded anyway, instead of its range test.
 
         Args:
-            points: for each optimizer step of the ramp its ``lr``, ``loss`` and, where it was taken, ``metric``.
-            iterations_per_epoch: optimizer steps in one pass over the training data, >= 1.
-            seed: tells one repetition from another; the same again replaces it until a trial is asked for.
-            direction: whether larger values of the metric, and of trials, are better.
+            points: for each optimizer step of the ramp its ``lr``, ``loss`` and, where it was taken, ``metric``; with
+                ``step`` where some are left out.
+            seed: tells one repetition from another; the same again replaces it until a run is asked for.
 
         Returns:
             The range test so far: its curves and ``bounds``.
         """
-        return self._client._do(calls.put_range_test(self.id, points, iterations_per_epoch, seed, direction))
+        return self._client._do(calls.put_range_test(self.id, points, seed))
 
-    def ask(self) -> Trial:
-        """The next trial of an external job, to be trained by the caller.
+    def next_run(self) -> ServiceRun | None:
+        """The next run of an external job, to be trained by the caller; None when the job is over.
 
-        Raises:
-            ClientError: status 409 when there is none, or not yet; the message says why.
+        Waits while the runs of other trainers must end first.
         """
-        return Trial(self._client, self.id, self._client._do(calls.ask(self.id)))
+        key = str(uuid.uuid4())
+        while True:
+            try:
+                document = self._client._do(calls.next_run(self.id, key))
+            except ClientError as refusal:
+                if refusal.status == 409 and self.refresh().finished:
+                    return None
+                raise
+            if document is not None:
+                return ServiceRun(self._client, self.id, document)
+            time.sleep(WAIT_S)
 
     def _repr_html_(self) -> str:
         from clr.charts.notebook import job_html

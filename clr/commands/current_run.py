@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
+from importlib import import_module
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -162,8 +163,8 @@ class CurrentRun:
 
     def scheduler(self, optimizer: "Optimizer") -> "CyclicPolicyLR":
         """The rates as a torch scheduler for ``optimizer``; call its ``step()`` after every ``optimizer.step()``."""
-        from clr.schedules.torch_scheduler import scheduler
-
+        # By its name: a client knows runs without torch.
+        scheduler = import_module("clr.schedules.torch_scheduler").scheduler
         cyclic = self.policy in CYCLIC
         up, down = self.step_size_up, self.step_size_down
         self._scheduler = scheduler(
