@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from clr.client import calls
 from clr.client.results import TrialResult
-from clr.commands.current_run import DECIDES, CurrentRun
+from clr.commands import DECIDES
+from clr.commands.current_run import CurrentRun
 from clr.errors import InvalidArgument
 from clr.run import Run
 

@@ -17,8 +17,8 @@ import clr
 from clr.client import sync as client_module
 from clr.client.asynchronous import AsyncClient, AsyncJob
 from clr.client.event_stream import Event, EventDecoder
+from clr.client.service_run import AsyncServiceRun, ServiceRun
 from clr.client.sync import Client, ClientError
-from clr.client.trial import AsyncTrial, Trial
 from clr.errors import InvalidArgument
 from clr.tuning.recommendation import Recommendation
 from service.app import create_app
@@ -242,7 +242,7 @@ def test_an_address_without_http_is_refused() -> None:
 def test_all_jobs_come_over_several_pages_newest_first(client: Client, store: Database) -> None:
     with store.begin() as session:
         for number in range(120):
-            jobs.submit(session, spec={"task": "digits"}, name=str(number), task="digits", optimizer="SGD")
+            jobs.submit(session, spec={"task": "digits"}, name=str(number), task="digits")
     assert [job.document["name"] for job in client.jobs()] == [str(number) for number in reversed(range(120))]
 
 
@@ -392,7 +392,12 @@ def test_code_is_uploaded_once_and_its_job_names_it(relay: Relay, tmp_path: Path
 # The twin for asyncio
 
 
-@pytest.mark.parametrize(("plain", "twin"), [(Client, AsyncClient), (client_module.Job, AsyncJob), (Trial, AsyncTrial)])
+TWINS = [(Client, AsyncClient), (client_module.Job, AsyncJob), (ServiceRun, AsyncServiceRun)]
+COMPUTED = {"lr", "scheduler", "evaluates"}
+"""What a run tells without asking the service."""
+
+
+@pytest.mark.parametrize(("plain", "twin"), TWINS)
 def test_the_twins_have_the_same_methods_with_the_same_arguments(plain: type, twin: type) -> None:
     def methods(kind: type) -> dict[str, list[str]]:
         found = inspect.getmembers(kind, inspect.isfunction)
@@ -404,7 +409,7 @@ def test_the_twins_have_the_same_methods_with_the_same_arguments(plain: type, tw
         waits = (
             inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method) or "AsyncIterator" in str(returns)
         )
-        assert waits or name[0] == "_", f"{name} must not block"
+        assert waits or name[0] == "_" or name in COMPUTED, f"{name} must not block"
 
 
 def test_a_job_is_submitted_followed_and_read_without_blocking(relay: Relay, store: Database, tmp_path: Path) -> None:
@@ -452,33 +457,46 @@ def test_the_client_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
+EXTERNAL = {"mode": "external", "task": "mine", "epochs": 10, "iterations_per_epoch": 10, "direction": "maximize"}
+
+
 def external(client: Client) -> client_module.Job:
     """An external job whose range test is given."""
-    job = client.submit({"mode": "external", "task": "mine", "epochs": 10, "search": {"trials": 3}})
+    job = client.submit(EXTERNAL | {"search": {"trials": 3}, "confirm": None})
     points = [{"lr": 1e-5 * 1.06**step, "loss": 2.0 if step < 100 else 1.0} for step in range(200)]
     points[-1]["loss"] = float("nan")
-    bounds = job.put_range_test(points, iterations_per_epoch=10, seed=3).bounds
+    bounds = job.put_range_test(points, seed=3).bounds
     assert bounds is not None
     assert job.recommendation().max_lr == pytest.approx(bounds.max_lr, rel=1e-3)
     return job
 
 
-def test_an_external_job_is_trained_by_ask_report_and_tell(client: Client) -> None:
+def test_an_external_job_is_trained_run_by_run_until_there_are_no_more(client: Client) -> None:
     job = external(client)
-    trial = job.ask()
-    shape = trial.document
-    assert [trial.lr(step) for step in (0, shape["step_size_up"], trial.steps)] == pytest.approx(
-        [shape["base_lr"], shape["max_lr"], shape["base_lr"]]
+    run = job.next_run()
+    assert run is not None
+    assert [run.lr(step) for step in (0, run.step_size_up, run.steps)] == pytest.approx(
+        [run.base_lr, run.max_lr, run.base_lr]
     )
-    assert trial.report(20, 0.5) is False
-    assert trial.report(40, float("inf")) is True
-    assert trial.tell(float("nan")).state == "pruned"
-    assert job.ask().fail("out of memory").error == "out of memory"
-    assert job.ask().tell(0.9).value == 0.9
+    for _ in range(run.steps):
+        run.log(loss=0.5)
+    run.log(metric=0.8)
+    assert run.tell().value == 0.8
+    diverging = job.next_run()
+    assert diverging is not None
+    diverging.lr(0)
+    diverging.log(loss=float("inf"))
+    assert diverging.tell(float("nan")).value is None
+    assert diverging.stop
+    for attempt in (1, 2, 3):
+        failing = job.next_run()
+        assert failing is not None
+        assert (failing.document["number"], failing.attempt) == (2, attempt)
+        told = failing.fail("out of memory")
+    assert (told.state, told.error) == ("failed", "out of memory")
+    assert job.next_run() is None
     assert job.refresh().state == "succeeded"
-    with pytest.raises(ClientError, match="its search with it") as refusal:
-        job.ask()
-    assert refusal.value.status == 409
+    assert job.recommendation().max_lr == pytest.approx(run.max_lr)
 
 
 def test_an_external_job_is_trained_without_blocking(client: Client, api: Api) -> None:
@@ -488,21 +506,34 @@ def test_an_external_job_is_trained_without_blocking(client: Client, api: Api) -
         async with AsyncClient(api.url) as twin:
             same = await twin.job(job.id)
             points = [{"lr": 1e-5 * 1.06**step, "loss": 2.0 if step < 100 else 1.0} for step in range(200)]
-            assert len((await same.put_range_test(points, iterations_per_epoch=10, seed=4)).curves) == 2
-            first, second = await same.ask(), await same.ask()
-            assert await first.report(20, 0.5) is False
+            assert len((await same.put_range_test(points, seed=4)).curves) == 2
+            first, second = await same.next_run(), await same.next_run()
+            assert first is not None
+            assert second is not None
+            first.lr(0)
+            await first.log(loss=0.5, metric=0.7)
             assert (await first.tell(0.9)).value == 0.9
-            assert (await second.fail("out of memory")).error == "out of memory"
+            assert (await second.fail("out of memory")).state == "running"
 
     asyncio.run(use())
 
 
-def test_an_ask_whose_answer_is_lost_is_one_trial(api: Api, store: Database, client: Client) -> None:
+def test_an_ask_whose_answer_is_lost_is_one_run(api: Api, store: Database, client: Client) -> None:
     job = external(client)
     relay = Relay(api.port, ["none", "lost"])
     try:
         with Client(relay.url) as unlucky:
-            first = unlucky.job(job.id).ask()
+            first = unlucky.job(job.id).next_run()
     finally:
         relay.close()
-    assert [first.number, job.ask().number] == [0, 1]
+    second = job.next_run()
+    assert first is not None
+    assert second is not None
+    assert [first.place[2], second.place[2]] == [0, 1]
+
+
+def test_a_run_that_logged_nothing_is_told_with_a_value(client: Client) -> None:
+    run = external(client).next_run()
+    assert run is not None
+    with pytest.raises(InvalidArgument, match="must be given where nothing was logged"):
+        run.tell()
