@@ -6,7 +6,7 @@ everywhere. Unknown fields are errors.
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -28,6 +28,8 @@ from clr.schedules.cycles import default_multipliers, whole_cycles
 
 CyclicPolicy = Literal["triangular", "triangular2", "exp_range", "exp_range_amplitude", "welch", "hann"]
 Baseline = Literal["fixed", "one_cycle", "cosine", "reduce_on_plateau", "schedule_free", "prodigy"]
+Schedule = Literal["fixed", "one_cycle", "cosine"]
+"""The baselines that are a function of the step alone."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=1e-12, le=1e6, allow_inf_nan=False)]
@@ -430,6 +432,14 @@ class JobSpec(_Strict):
             raise PydanticCustomError("code_external", "must be null for an external job", {"field": "code"})
         if self.code is not None and self.mode == "managed" and ":" not in self.task:
             raise PydanticCustomError("task_of_code", "must be module:function of the code", {"field": "task"})
+        return self
+
+    @model_validator(mode="after")
+    def _another_trainer_follows_schedules_alone(self) -> Self:
+        named = (self.confirm and self.confirm.baselines) or []
+        if self.mode != "managed" and not set(named) <= set(get_args(Schedule)):
+            rule = f"must be of {', '.join(get_args(Schedule))} for {_ARTICLE[self.mode]} job: they are rates alone"
+            raise PydanticCustomError("mode", rule, {"field": "confirm.baselines"})
         return self
 
     @model_validator(mode="after")

@@ -21,6 +21,9 @@ SHOWN = 200
 SAME_LR = 0.01
 """A reported rate may differ from the run's by this share: a program may round it to three digits."""
 
+STEADY = 8
+"""A loss that stands for so many steps or more has lasted, as far as an explosion goes."""
+
 _NOT_FINITE = re.compile(rb":\s*[-+]?(?:nan|inf(?:inity)?)\b", re.IGNORECASE)
 """What C, awk and their like print for a number that is not finite; JSON has no word for it."""
 
@@ -44,6 +47,8 @@ class Reports:
         self.step, self.diverged = 0, False
         self.measured = 0
         """The last step that has a metric."""
+        self._stride = 1
+        """Steps that each loss since the last point stands for: equally many, as a point has it."""
         self._rates: list[float] = []
         self._losses: list[float] = []
         self._metric: float | None = None
@@ -63,7 +68,7 @@ class Reports:
         if step > self.step:
             if loss is None:
                 raise self._invalid("the first line of a step must have its loss")
-            if self._metric is not None:
+            if self._metric is not None or step - self.step != self._stride:
                 yield from self.due()
             self._advance(step, loss)
         elif loss is not None:
@@ -127,11 +132,11 @@ class Reports:
             raise self._invalid(f"lr must be the run's, {expected[0]:g} at this step; report one without a multiplier")
 
     def _advance(self, step: int, loss: float) -> None:
-        new = step - self.step
-        self._rates += [self._rate(taken) for taken in range(self.step, step)]
-        self._losses += [loss] * new
-        self.step = step
-        exploded = self._explosion is not None and math.isfinite(loss) and self._explosion.after([loss] * new)
+        self._rates.append(self._rate(step - 1))
+        self._losses.append(loss)
+        self._stride, self.step = step - self.step, step
+        steady = [loss] * min(self._stride, STEADY)
+        exploded = self._explosion is not None and math.isfinite(loss) and self._explosion.after(steady)
         self.diverged = not math.isfinite(loss) or exploded
 
     def _measure(self, metric: float) -> None:

@@ -1,8 +1,10 @@
 """Several processes that train one model: each sees the same run, the first one reports.
 
-By hand:   torchrun --nproc-per-node 2 examples/commands/torchrun.py
+`--standalone` lets each start take a port of its own, so that several runs can be under way.
+
+By hand:   torchrun --standalone --nproc-per-node 2 examples/commands/torchrun.py
 By clr:    clr tune --epochs 10 --iterations-per-epoch 24 --direction maximize -- \
-               torchrun --nproc-per-node 2 examples/commands/torchrun.py
+               torchrun --standalone --nproc-per-node 2 examples/commands/torchrun.py
 """
 
 import torch

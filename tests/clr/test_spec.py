@@ -306,3 +306,10 @@ def test_nesterov_needs_momentum_without_dampening_as_torch_does(args: dict[str,
     assert "nesterov needs momentum > 0 and dampening = 0" in error["msg"]
     with pytest.raises(ValueError, match="Nesterov"):
         torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], nesterov=True, **({"momentum": 0.9} | args))  # type: ignore[arg-type]
+
+
+def test_a_command_is_compared_with_schedules_alone() -> None:
+    spec = {"mode": "command", "command": ["train"], "epochs": 1, "iterations_per_epoch": 9, "direction": "minimize"}
+    assert JobSpec.model_validate(spec | {"confirm": {"baselines": ["cosine"]}}).task == "train"
+    (error,) = errors_of(spec | {"confirm": {"baselines": ["cosine", "prodigy"]}})
+    assert error["ctx"]["field"] == "confirm.baselines"
