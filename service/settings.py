@@ -54,7 +54,9 @@ class Settings(BaseSettings):
     task_env: Variables = Field(
         (), description="variables that the processes that train see besides the usual ones; `*` for any end"
     )
-    allow_code: bool = Field(False, description="whether code may be uploaded, and workers run it")
+    allow_code: bool = Field(
+        False, description="whether code may be uploaded and commands submitted, and workers run them"
+    )
     code_limit: int = Field(16 * 2**20, ge=1, description="bytes an uploaded zip of code may have")
     code_requirements: Literal["refuse", "ignore", "install"] = Field(
         "refuse", description="what becomes of a requirements.txt in uploaded code"

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from clr.commands import DECIDES
+from clr.commands.reports import Reports
+from clr.run import Run
 from clr.spec import JobSpec
 from service.cli import app
 from service.external.reports import Ended, Reported
@@ -40,6 +43,17 @@ def test_every_body_in_the_guide_for_external_trainers_is_valid() -> None:
     assert JobSpec.model_validate_json(spec).mode == "external"
     assert Reported.model_validate_json(point).points[0].step == 100
     assert Ended.model_validate_json(result).state == "complete"
+
+
+def test_every_document_in_the_guide_for_commands_is_what_it_says() -> None:
+    spec, handed, lines = re.findall(r"```json\n(.*?)```", (ROOT / "docs/commands.md").read_text(), re.DOTALL)
+    assert JobSpec.model_validate_json(spec).mode == "command"
+    run = json.loads(handed)
+    assert run.keys() == {*DECIDES, "stage", "number", "attempt"}
+    reports = Reports(Run(**{name: run[name] for name in DECIDES}))
+    told = [point for line in lines.splitlines() for point in reports.take(line.encode())]
+    assert [point.metric for point in [*told, *reports.due()]] == [None, 0.93]
+    assert reports.is_whole
 
 
 def test_every_folder_on_the_map_exists() -> None:
