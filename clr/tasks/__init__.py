@@ -1,8 +1,4 @@
-"""Tasks by name: the registry, and the built-in tasks, one file each.
-
-Owns what a spec's ``task`` and ``args`` mean. Must not import the range test, the search, nor anything outside
-``clr``. Importing it imports torch.
-"""
+"""What a spec's ``task`` and ``args`` mean: the registry, and the built-in tasks, one file each."""
 
 from clr.tasks import cifar10, digits, fashion_mnist, image_folder, tabular, text_lm
 from clr.tasks.registry import check_args, describe_task, find, load_task, registered, task
