@@ -16,8 +16,9 @@ from service import problems
 from service.access.guard import Guard, is_loopback
 from service.access.principal import Register
 from service.access.rights import OPEN
-from service.body_limit import BodyLimit
+from service.answer_headers import AnswerHeaders
 from service.external.job import expire_all
+from service.feed import Feed
 from service.metrics import Measure, Metrics
 from service.notices import deliver_all
 from service.pages import compare, job, new, signin
@@ -25,6 +26,7 @@ from service.pages import jobs as job_list
 from service.pages.page import Assets
 from service.pages.people import ForPeople
 from service.pictures import warm
+from service.request_body import RequestBody
 from service.routes import (
     audit,
     bounds,
@@ -91,6 +93,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with anyio.create_task_group() as beside:
             beside.start_soon(_keep_time, database)
             beside.start_soon(deliver_all, database, settings)
+            beside.start_soon(app.state.feed.run, database)
             beside.start_soon(run_in_threadpool, warm)
             yield
             beside.cancel_scope.cancel()
@@ -112,15 +115,17 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.register = Register()
+    app.state.feed = Feed(app.state.register)
     app.state.schemas = Schemas()
     app.state.metrics = Metrics(lambda: app.state.database)
-    app.add_middleware(BodyLimit, limit_bytes=settings.body_limit, code_limit_bytes=settings.code_limit)
+    app.add_middleware(RequestBody, limit_bytes=settings.body_limit, code_limit_bytes=settings.code_limit)
     app.add_middleware(
         Guard, register=app.state.register, may_be_open=is_loopback(settings.host), per_s=settings.rate_limit
     )
     app.add_middleware(Measure, metrics=app.state.metrics)
     app.add_middleware(ForPeople)
     app.add_middleware(GZipMiddleware, minimum_size=SMALLEST_GZIPPED, compresslevel=5)
+    app.add_middleware(AnswerHeaders)
     problems.install(app)
     for module in (jobs, events, results, pictures, external, recommendations, bounds, tasks, code, audit):
         app.include_router(module.router)

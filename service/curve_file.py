@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clr.errors import InvalidArgument
+from clr.range_tests.recorded import read_bounds
+from clr.run import Direction
 
 REQUIRED = ("lr", "loss")
 COLUMNS = (*REQUIRED, "metric", "seed")
@@ -66,6 +68,12 @@ def arguments(curves: Sequence[Curve]) -> dict[str, Any]:
     measured = any(math.isfinite(value) for curve in curves for value in curve.metric)
     values = {name: [getattr(curve, name) for curve in curves] for name in ("lr", "loss", "metric")[: 2 + measured]}
     return {name: each[0] if len(each) == 1 else each for name, each in values.items()}
+
+
+def bounds(curves: list[Curve] | str, direction: Direction) -> dict[str, Any]:
+    """The bounds that curves give, or a CSV's text does."""
+    parsed = parse(curves.splitlines()) if isinstance(curves, str) else curves
+    return read_bounds(**arguments(parsed), direction=direction).to_dict()
 
 
 def _check(columns: Iterable[str]) -> None:

@@ -1,13 +1,12 @@
 """Parameters that several routes share."""
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
-from starlette.concurrency import run_in_threadpool
 
 from service import logs
-from service.access.principal import Principal, Register
+from service.access.principal import Principal
+from service.feed import Feed
 from service.settings import Settings
 from service.store.database import Database
 from service.store.errors import NotFound
@@ -43,21 +42,14 @@ async def _principal(request: Request) -> Principal:
     return principal
 
 
-async def _still_admitted(request: Request) -> Callable[[], Awaitable[bool]]:
-    register: Register = request.app.state.register
-
-    async def still_admitted() -> bool:
-        if not register.is_fresh:
-            await run_in_threadpool(register.refresh, request.app.state.database)
-        return register.holds(request.state.principal)
-
-    return still_admitted
+async def _feed(request: Request) -> Feed:
+    feed: Feed = request.app.state.feed
+    return feed
 
 
 DatabaseOfApp = Annotated[Database, Depends(_database)]
 SettingsOfApp = Annotated[Settings, Depends(_settings)]
 SchemasOfApp = Annotated[Schemas, Depends(_schemas)]
 Who = Annotated[Principal, Depends(_principal)]
-StillAdmitted = Annotated[Callable[[], Awaitable[bool]], Depends(_still_admitted)]
-"""Asks whether the token that began a long answer is still in force."""
+FeedOfApp = Annotated[Feed, Depends(_feed)]
 JobId = Annotated[str, Depends(_job_id)]

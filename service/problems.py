@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
@@ -185,6 +186,10 @@ def _busy(request: Request, exc: Exception) -> ProblemResponse:
     return problem(request, 503, str(exc), headers={"Retry-After": "2"})
 
 
+def _gone(request: Request, exc: Exception) -> ProblemResponse:
+    return problem(request, 400, "the connection ended before the body did")  # nobody is there to read it
+
+
 def _bug(request: Request, exc: Exception) -> ProblemResponse:
     return problem(request, 500, "an error of the service, not of the request; its log has the details")
 
@@ -201,6 +206,7 @@ _HANDLERS = {
     RequestValidationError: _validation,
     InvalidArgument: _invalid_argument,
     HTTPException: _http,
+    ClientDisconnect: _gone,
     NotFound: _not_found,
     Conflict: _conflict,
     Busy: _busy,

@@ -40,6 +40,7 @@ def run_api(settings: Settings, fd: int | None = None) -> None:
 
     from service import logs
     from service.app import create_app
+    from service.connection import Connection
 
     logs.configure(settings)
     check_schema(settings.database_url)
@@ -48,6 +49,8 @@ def run_api(settings: Settings, fd: int | None = None) -> None:
         check_tokens(settings.database_url, listener)
         config = uvicorn.Config(
             create_app(settings.model_copy(update={"host": listener.getsockname()[0]})),
+            http=Connection,
+            ws="none",
             log_config=None,
             log_level=settings.log_level,
             access_log=settings.log_level == "debug",

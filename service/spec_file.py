@@ -10,9 +10,19 @@ import yaml
 
 from clr.errors import InvalidArgument
 
+MOST = 2**20
+"""Characters of a spec: what a service takes."""
+
 
 class _Loader(yaml.SafeLoader):
     """YAML with JSON's values alone: dates stay text, and 1e-3 is a number, which PyYAML takes for text."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """A few lines of aliases to aliases stand for more than any memory holds."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "must hold no aliases (*name)", mark)
+        return super().compose_node(parent, index)
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
@@ -26,7 +36,10 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 def read(path: str) -> dict[str, Any]:
     """The spec in the file at ``path``, or on standard input for ``-``."""
-    text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    with sys.stdin if path == "-" else Path(path).open(encoding="utf-8") as file:
+        text = file.read(MOST + 1)
+    if len(text) > MOST:
+        raise InvalidArgument(path, f"must be a job spec of at most {MOST:,} characters", f"{text[:20]}...")
     spec = _parse(path, text)
     if not isinstance(spec, dict):
         raise InvalidArgument(path, "must hold a mapping with at least a task", spec)
@@ -36,9 +49,9 @@ def read(path: str) -> dict[str, Any]:
 def _parse(path: str, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidArgument(path, f"must be a job spec in JSON or YAML ({error})") from error

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from threading import Lock
 
 from sqlalchemy.orm import Session
 
@@ -44,6 +45,7 @@ class Register:
     def __init__(self) -> None:
         self._rows: dict[str, TokenRow] = {}
         self._read_at = float("-inf")
+        self._reading = Lock()
         self.any_exist = False
 
     @property
@@ -51,12 +53,15 @@ class Register:
         return time.monotonic() - self._read_at < LAG_S
 
     def refresh(self, database: Database) -> None:
-        read_at = time.monotonic()  # before the query: what is committed from here on is not in it
-        with database.read() as session:
-            rows = tokens.listed(session)
-        self._rows = {row.digest: row for row in rows if row.revoked_at is None}
-        self.any_exist = bool(rows)
-        self._read_at = read_at
+        with self._reading:
+            if self.is_fresh:  # another request has just read them
+                return
+            read_at = time.monotonic()  # before the query: what is committed from here on is not in it
+            with database.read() as session:
+                rows = tokens.listed(session)
+            self._rows = {row.digest: row for row in rows if row.revoked_at is None}
+            self.any_exist = bool(rows)
+            self._read_at = read_at
 
     def holder(self, token: str) -> Principal | None:
         # How long this takes depends on the digest alone, which nobody can steer towards a stored one.

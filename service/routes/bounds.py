@@ -2,21 +2,31 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
+import anyio
+import anyio.to_process
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from clr.range_tests.recorded import read_bounds
+from clr.errors import InvalidArgument
 from service import curve_file
 from service.curve_file import Curve, Row
 from service.problems import responses
 from service.schemas import BoundsView
 
 router = APIRouter(tags=["results"])
+
+SMALL = 32 * 2**10
+"""Bytes of a body whose curve takes no longer to read than a process takes to be asked."""
+
+READ_S = 10.0
+AT_ONCE = 2
 
 Direction = Literal["maximize", "minimize"]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -79,13 +89,18 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
-CSV_EXAMPLE = "lr,loss,metric,seed\n0.001,2.31,,0\n0.002,2.29,0.14,0\n"
+def _example() -> str:
+    """A short ramp whose loss falls and then rises."""
+    steps = [(1e-4 * 10 ** (step / 20), 0.3 + 2 / (1 + step / 15) + max(0, step - 60) ** 2 / 100) for step in range(80)]
+    return "lr,loss\n" + "".join(f"{lr:.3g},{loss:.3f}\n" for lr, loss in steps)
+
+
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {"schema": {"anyOf": [_schema(RecordedPoints), _schema(RecordedColumns)]}},
-            "text/csv": {"schema": {"type": "string"}, "example": CSV_EXAMPLE},
+            "text/csv": {"schema": {"type": "string"}, "example": _example()},
         },
     }
 }
@@ -96,20 +111,39 @@ async def _body(request: Request) -> bytes:
 
 
 @router.post("/v1/bounds", summary="Bounds from a curve", openapi_extra=BODY, responses=responses(400, 413, 415, 422))
-def bounds(
+async def bounds(
     request: Request,
     body: Annotated[bytes, Depends(_body)],
     direction: Annotated[Direction, Query(description="for CSV: whether a larger metric is better")] = "maximize",
 ) -> BoundsView:
     """Read base_lr and max_lr from a range test run anywhere: JSON, by points or by columns, or CSV."""
+    curves: list[Curve] | str
     match request.headers.get("content-type", "").partition(";")[0].strip().lower():
         case "application/json":
             curves, direction = _from_json(body)
         case "text/csv":
-            curves = curve_file.parse(_text(body).splitlines())
+            curves = _text(body)
         case _:
             raise HTTPException(415, "the body must be a curve: send it as application/json or as text/csv")
-    return BoundsView(**read_bounds(**curve_file.arguments(curves), direction=direction).to_dict())
+    if len(body) <= SMALL:
+        found = await run_in_threadpool(curve_file.bounds, curves, direction)
+    else:
+        found = await _read_apart(curves, direction, len(body))
+    return BoundsView(**found)
+
+
+async def _read_apart(curves: list[Curve] | str, direction: Direction, size: int) -> dict[str, Any]:
+    """In a process of its own, which can be ended, and leaves this one's threads to the others."""
+    with anyio.move_on_after(READ_S):
+        return await anyio.to_process.run_sync(
+            curve_file.bounds, curves, direction, cancellable=True, limiter=_limiter()
+        )
+    raise InvalidArgument("body", f"must be a curve that is read within {READ_S:g} s: leave points out", size)
+
+
+@cache
+def _limiter() -> anyio.CapacityLimiter:
+    return anyio.CapacityLimiter(AT_ONCE)
 
 
 def _from_json(body: bytes) -> tuple[list[Curve], Direction]:

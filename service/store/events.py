@@ -1,12 +1,13 @@
 """Events: what followers of a job are told, in the order in which it happened."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.store.database import insert_row
-from service.store.models import EventRow
+from service.store.models import EventRow, Job
 
 
 def emit(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> None:
@@ -18,6 +19,13 @@ def after(session: Session, job_id: str, last_id: int, limit: int = 500) -> list
     """The job's events that follow the one numbered ``last_id``, oldest first."""
     query = select(EventRow).where(EventRow.job_id == job_id, EventRow.id > last_id)
     return list(session.scalars(query.order_by(EventRow.id).limit(limit)))
+
+
+def newest(session: Session, job_ids: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """State and number of the newest event of each of the jobs, both as they were at one moment."""
+    last = select(func.max(EventRow.id)).where(EventRow.job_id == Job.id).scalar_subquery()
+    rows = session.execute(select(Job.id, Job.state, last).where(Job.id.in_(job_ids)))
+    return {job_id: (state, last_id or 0) for job_id, state, last_id in rows}
 
 
 def last_id(session: Session, job_id: str) -> int:

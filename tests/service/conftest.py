@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from service import cli
 from service.app import create_app
+from service.connection import Connection
 from service.settings import Settings
 from service.store import jobs, recommendations, runs, workers
 from service.store.database import Database
@@ -89,7 +90,7 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    config = uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, http=Connection, log_level="error", ws="none", timeout_graceful_shutdown=1)
     server = _Server(config)
     # asyncio turns Nagle's delay off only where the protocol is named
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)) as listener:

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import httpx
@@ -5,6 +6,8 @@ import numpy as np
 import pytest
 
 from clr.range_tests.recorded import read_bounds
+from service import curve_file
+from service.routes import bounds as bounds_route
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -109,3 +112,34 @@ def test_a_body_that_is_no_curve_is_refused(
     answer = post(client, body, kind)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert says in answer.json()["detail"]
+
+
+def long_csv(rows: int) -> str:
+    return "lr,loss\n" + "".join(
+        f"{1e-5 * 1e6 ** (step / rows)},{2 / (1 + 9 * step / rows) + max(0, 9 * step / rows - 7)}\n"
+        for step in range(rows)
+    )
+
+
+def test_a_long_curve_is_read_in_a_process_of_its_own_to_the_same_bounds(client: httpx.Client) -> None:
+    text = long_csv(1500)
+    assert bounds_route.SMALL < len(text) < 65536
+    answer = client.post("/v1/bounds", content=text, headers={"Content-Type": "text/csv"}, timeout=60)
+    assert answer.json() == json.loads(json.dumps(curve_file.bounds(text, "maximize")))
+    broken = client.post("/v1/bounds", content=text + "1,x\n", headers={"Content-Type": "text/csv"}, timeout=60)
+    assert (broken.status_code, broken.json()["errors"][0]["field"]) == (422, "loss")
+
+
+def test_reading_a_curve_is_ended_when_it_takes_too_long(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds_route, "READ_S", 0.01)
+    answer = client.post("/v1/bounds", content=long_csv(1500), headers={"Content-Type": "text/csv"}, timeout=60)
+    assert answer.status_code == 422
+    assert "must be a curve that is read within 0.01 s" in answer.json()["detail"]
+
+
+def test_the_documented_curve_has_bounds(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()["paths"]["/v1/bounds"]["post"]
+    text = document["requestBody"]["content"]["text/csv"]["example"]
+    answer = client.post("/v1/bounds", content=text, headers={"Content-Type": "text/csv"})
+    assert answer.status_code == 200
+    assert answer.json()["max_lr"] is not None, answer.text
