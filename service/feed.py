@@ -1,5 +1,6 @@
 """The events of jobs on their way to all who follow them: one look at the store feeds every stream of a process."""
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
-from fastapi.sse import ServerSentEvent
+from fastapi.sse import format_sse_event
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
@@ -22,7 +23,9 @@ POLL_S = 0.25
 BATCHES = 16
 """A follower that is so many looks behind is left to read for itself what it has missed."""
 
-Events = Sequence[ServerSentEvent]
+Events = Sequence[tuple[int, bytes]]
+"""Numbers of events, and each as it is sent: made once for all followers."""
+
 News = tuple[Events, bool]
 """What is new, and whether there will be no more."""
 
@@ -106,9 +109,9 @@ class Feed:
 
 
 def _last(found: Events, otherwise: int) -> int:
-    return int(found[-1].id or 0) if found else otherwise
+    return found[-1][0] if found else otherwise
 
 
-def sent(rows: Sequence[EventRow]) -> list[ServerSentEvent]:
+def sent(rows: Sequence[EventRow]) -> Events:
     """Events as they are sent."""
-    return [ServerSentEvent(id=str(row.id), event=row.kind, data=row.data) for row in rows]
+    return [(row.id, format_sse_event(data_str=json.dumps(row.data), event=row.kind, id=str(row.id))) for row in rows]

@@ -1,14 +1,16 @@
 """A job's events as they happen, as server-sent events."""
 
-from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Annotated
 
-from anyio.streams.memory import MemoryObjectReceiveStream
-from fastapi import APIRouter, Depends, Header, Query
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+import anyio
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.sse import KEEPALIVE_COMMENT
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
-from service.feed import News, sent
+from service.access.principal import Principal
+from service.feed import Events, Feed, News, sent
 from service.parameters import DatabaseOfApp, FeedOfApp, JobId, Who
 from service.problems import responses
 from service.store import events, jobs
@@ -16,6 +18,9 @@ from service.store.database import Database
 from service.store.errors import NotFound
 
 router = APIRouter(tags=["jobs"])
+
+PING_S = 15.0
+"""Silence after which a comment says that the stream lives."""
 
 EXAMPLE = 'event: progress\ndata: {"stage": "search", "progress": 0.4, "steps": 1200}\nid: 17\n\n'
 
@@ -25,7 +30,7 @@ def _existing(database: DatabaseOfApp, job_id: JobId) -> str:
         return jobs.get(session, job_id).id
 
 
-def _since(database: Database, job_id: str, last_id: int) -> tuple[Sequence[ServerSentEvent], bool]:
+def _since(database: Database, job_id: str, last_id: int) -> News:
     """Events after ``last_id``, and whether there will be no more after these."""
     with database.read() as session:
         try:
@@ -36,10 +41,62 @@ def _since(database: Database, job_id: str, last_id: int) -> tuple[Sequence[Serv
         return found, finished and not found
 
 
+class EventStream(Response):
+    """Sends a job's events after ``last_id`` until its end, the token's, or the client's."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, database: Database, feed: Feed, job_id: str, last_id: int, who: Principal) -> None:
+        super().__init__(headers={"X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self.database, self.feed, self.job_id, self.last_id, self.who = database, feed, job_id, last_id, who
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        self._send = send
+        async with anyio.create_task_group() as both:
+            both.start_soon(self._until_gone, receive, both.cancel_scope)
+            await self._follow()
+            both.cancel_scope.cancel()
+        await send({"type": "http.response.body", "body": b""})
+
+    @staticmethod
+    async def _until_gone(receive: Receive, sending: anyio.CancelScope) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        sending.cancel()
+
+    async def _follow(self) -> None:
+        done = False
+        while not done:  # who falls behind begins again with what it has missed
+            with self.feed.follow(self.job_id, self.last_id, self.who) as news, suppress(anyio.EndOfStream):
+                done = await self._catch_up()
+                while not done:
+                    found: Events = []
+                    with anyio.move_on_after(PING_S) as waiting:
+                        found, done = await news.receive()
+                    await self._write(found, or_else=KEEPALIVE_COMMENT if waiting.cancelled_caught else b"")
+
+    async def _catch_up(self) -> bool:
+        """Send what the store has; whether that is all there will be."""
+        while True:
+            found, done = await run_in_threadpool(_since, self.database, self.job_id, self.last_id)
+            await self._write(found)
+            if not found:
+                return done
+
+    async def _write(self, found: Events, or_else: bytes = b"") -> None:
+        new = [(number, event) for number, event in found if number > self.last_id]
+        body = b"".join(event for _, event in new) or or_else
+        if body:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        self.last_id = new[-1][0] if new else self.last_id
+
+
 @router.get(
     "/v1/jobs/{job_id}/events",
     summary="Events as they happen",
-    response_class=EventSourceResponse,
+    response_class=EventStream,
     responses=responses(404, 422, 503, ok={"content": {"text/event-stream": {"example": EXAMPLE}}}),
 )
 async def stream(
@@ -54,31 +111,6 @@ async def stream(
         int,
         Query(ge=0, lt=2**63, description="the same for a browser's EventSource, which cannot send the header first"),
     ] = 0,
-) -> AsyncIterator[ServerSentEvent]:
+) -> Response:
     """State, progress, points, trials and recommendations, from the job's first event on; ends with the job."""
-    last_event_id = max(last_event_id, after)
-    done = False
-    while not done:
-        with feed.follow(job_id, last_event_id, who) as news:
-            async for found, is_over in _from(database, job_id, last_event_id, news):
-                done = is_over
-                for event in found:
-                    if int(event.id or 0) > last_event_id:
-                        last_event_id = int(event.id or 0)
-                        yield event
-
-
-async def _from(
-    database: Database, job_id: str, last_id: int, news: MemoryObjectReceiveStream[News]
-) -> AsyncIterator[News]:
-    """What the store has after ``last_id``, then the news, which may begin before its end."""
-    found: Sequence[ServerSentEvent] = [ServerSentEvent(id=str(last_id))]
-    done = False
-    while found and not done:
-        found, done = await run_in_threadpool(_since, database, job_id, int(found[-1].id or 0))
-        yield found, done
-    if not done:
-        async for found, done in news:
-            yield found, done
-            if done:
-                return
+    return EventStream(database, feed, job_id, max(last_event_id, after), who)

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import fastapi.routing
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from clr.client.event_stream import Event, EventDecoder
+from service.routes import events
 from service.store import jobs
 
 Submit = Callable[..., dict[str, Any]]
@@ -129,8 +129,8 @@ def test_streams_hold_no_connection_to_the_database(
 def test_an_idle_stream_is_kept_alive_by_comments(
     client: httpx.Client, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert fastapi.routing._PING_INTERVAL == 15
-    monkeypatch.setattr(fastapi.routing, "_PING_INTERVAL", 0.1)
+    assert events.PING_S == 15
+    monkeypatch.setattr(events, "PING_S", 0.1)
     with client.stream("GET", f"/v1/jobs/{submit()['id']}/events") as answer:
         lines = (line for line in answer.iter_lines() if line.startswith((":", "event:")))
         assert any(line == "event: state" for line in lines)
@@ -143,3 +143,21 @@ def test_a_bad_last_event_id_is_refused(client: httpx.Client, submit: Submit) ->
         answer = client.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": value})
         assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json"), value
         assert answer.json()["errors"][0]["field"] == "last-event-id"
+
+
+def test_a_follower_that_goes_away_amid_many_events_leaves_no_line_in_the_log(
+    client: httpx.Client, worker: Any, submit: Submit, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job_id = submit()["id"]
+    worker.claim()
+
+    def write_many(session: Any, lease: Any) -> None:
+        for step in range(1000):
+            jobs.progress(session, lease, stage="search", progress=0.5, steps=step)
+
+    worker.write(write_many)
+    for _ in range(10):
+        with following(client, job_id) as stream:
+            next(stream)
+    assert client.get("/healthz").status_code == 200
+    assert "Traceback" not in capfd.readouterr().err
