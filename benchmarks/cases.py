@@ -1,4 +1,4 @@
-"""What is trained: four short tasks, and two as long as real trainings are."""
+"""What is trained: four short tasks, two as long as real trainings are, and others of other kinds."""
 
 import os
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import clr
+from benchmarks import kinds
 from clr.schedules.cycles import TrainingLength
 from clr.tasks.cifar10_files import read
 from clr.tasks.fashion_mnist import DEBIAN
@@ -36,8 +37,10 @@ class Case:
         task: makes it; on the host, in single precision.
         budget: the training to find bounds for.
         lowest, rates: the grid of max_lr for the reference: that many rates from the lowest, each twice the last.
-        floor: metric of a constant predictor; what a training that diverges scores.
-        long: whether one training takes minutes, so that the reference is a coarse grid of rates alone.
+        floor: score of a constant predictor; what a training that diverges scores. A score is the metric, or the
+            validation loss times -1: more is better.
+        long: whether the reference is a coarse grid of rates alone, since one training takes long or ratio and cycles
+            are not the question.
     """
 
     name: str
@@ -86,8 +89,8 @@ def quarter_quick() -> nn.Module:
     ).to(memory_format=torch.channels_last)
 
 
-def small_cifar(train_size: int = 10_000, val_size: int = 2_000) -> Task:
-    """A part of CIFAR-10, each channel of mean 0 and standard deviation 1, under ``quarter_quick``, batch 64."""
+def cifar(train_size: int, val_size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """A part of CIFAR-10 to train on and one to validate, each channel of mean 0 and standard deviation 1."""
     train, val = read(Path(cifar_folder()))
     images, labels = subset("train_size", *train, train_size)
     mean, std = (value.astype(np.float32) for value in (images.mean((0, 2, 3)), images.std((0, 2, 3))))
@@ -96,10 +99,16 @@ def small_cifar(train_size: int = 10_000, val_size: int = 2_000) -> Task:
         scaled = (images - mean[:, None, None]) / std[:, None, None]
         return torch.from_numpy(scaled).to(memory_format=torch.channels_last), torch.from_numpy(labels)
 
+    return tensors(images, labels), tensors(*subset("val_size", *val, val_size))
+
+
+def small_cifar() -> Task:
+    """A part of CIFAR-10 under ``quarter_quick``, batch 64."""
+    train, val = cifar(10_000, 2_000)
     return Task(
         model=quarter_quick,
-        train=tensors(images, labels),
-        val=tensors(*subset("val_size", *val, val_size)),
+        train=train,
+        val=val,
         loss=F.cross_entropy,
         metric="accuracy",
         optimizer=optimizer("SGD", weight_decay=4e-3),
@@ -127,7 +136,41 @@ CASES = {
             5,
             long=True,
         ),
+        Case("fmnist_2c2d", kinds.fmnist_2c2d, TrainingLength(20, 468), 0.02, 6, long=True),
+        Case(
+            "cifar10_3c3d",
+            lambda: kinds.cifar10_3c3d(*cifar(50_000, 10_000)),
+            TrainingLength(20, 390),
+            0.01,
+            6,
+            long=True,
+        ),
     )
 }
 
+OTHER = {
+    case.name: case
+    for case in (
+        Case("factors_adagrad", kinds.factors, of_steps(940, 187), 0.02, 8, -1.0483, long=True),
+        Case("factors_adam", lambda: kinds.factors("Adam"), of_steps(940, 187), 0.001, 8, -1.0483, long=True),
+        Case("lstm_clipped_sgd", kinds.lstm, of_steps(2400, 1046), 2.0, 8, -3.2252, long=True),
+        Case("transformer_adamw", kinds.transformer, of_steps(3000, 1046), 5e-4, 8, -3.2252, long=True),
+        Case("resnet_sgdm", kinds.resnet, of_steps(1200, 375), 0.01, 8, long=True),
+        Case("resnet_long", kinds.resnet, of_steps(3000, 375), 0.01, 8, long=True),
+        Case("mlp_rmsprop", lambda: kinds.image_mlp("RMSprop"), of_steps(375, 375), 5e-4, 8, long=True),
+        Case("mlp_adadelta", lambda: kinds.image_mlp("Adadelta"), of_steps(750, 375), 0.2, 8, long=True),
+        Case("mlp_long", lambda: kinds.image_mlp("SGD"), of_steps(3750, 375), 0.005, 8, long=True),
+        Case("imbalanced_adam", kinds.imbalanced, of_steps(780, 156), 5e-4, 8, -0.2524, long=True),
+        Case("fine_tuning_sgdm", kinds.fine_tuning, of_steps(155, 31), 5e-4, 8, 0.2, long=True),
+        Case("fine_tuning_adamw", lambda: kinds.fine_tuning("AdamW"), of_steps(155, 31), 1e-4, 8, 0.2, long=True),
+        Case("adapters_adamw", kinds.adapters, of_steps(310, 31), 5e-4, 8, 0.2, long=True),
+        Case("frozen_head_sgd", kinds.frozen_head, of_steps(500, 500), 0.002, 8, -6.289, long=True),
+        Case("autoencoder_sgd", kinds.autoencoder, of_steps(740, 37), 2.0, 8, -0.1504, long=True),
+    )
+}
+"""Tasks of kinds that the method was not made on."""
+
 SHORT = [case.name for case in CASES.values() if not case.long]
+"""The open tasks."""
+
+CASES |= OTHER

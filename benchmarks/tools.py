@@ -73,7 +73,10 @@ def _peers(case: Case, task: Task, tool: str, seed: int) -> dict[str, Any]:
 
 
 def train(place: Place, name: str, max_lr: float, ratio: float, cycles: int, seed: int) -> float:
-    """Final metric of a training with that schedule; the constant predictor's when it diverged or did worse."""
+    """Final score of a training with that schedule; the constant predictor's when it diverged or did worse."""
     case = CASES[name]
-    value = curve_of(case.load(place), case.length.propose(max_lr, ratio, cycles).run(seed)).value
-    return max(case.floor, case.floor if value is None else value)
+    task = case.load(place)
+    value = curve_of(task, case.length.propose(max_lr, ratio, cycles).run(seed)).value
+    if value is None:
+        return case.floor
+    return max(case.floor, value if task.score[1] == "maximize" else -value)
