@@ -13,8 +13,8 @@ from clr.errors import InvalidArgument
 Result = TypeVar("Result")
 Direction = Literal["maximize", "minimize"]
 
-TAIL = 8
-"""The last eighth of a proof is its end: the rate is below a third of its peak there."""
+TAIL = 6
+"""The last sixth of a proof is its end: the rate is below a third of its peak there."""
 
 
 @dataclass(frozen=True, kw_only=True)

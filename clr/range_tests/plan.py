@@ -7,15 +7,17 @@ a worker on a cluster.
 import csv
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clr.range_tests.bounds import RATIO, Bounds, Confidence, Interval
-from clr.range_tests.repetition import APART, FEWEST_STEPS, Finding, repetition
+from clr.range_tests.method import METHOD
+from clr.range_tests.repetition import Finding, repetition
 from clr.run import Curve, Plan, Run, fresh_seeds
 from clr.schedules.cycles import TrainingLength
 from clr.spec import RangeTestSpec
@@ -26,10 +28,13 @@ BASE_RATIOS = (3.0, 20.0)
 """Between these ratios base_lr makes no difference that could be measured over one whole-budget triangle, so the onset
 of the fall moves the interval of base_lr within them."""
 
-ENOUGH_STEPS, ENOUGH_EPOCHS = 2000, 4
-"""A test is never longer than the training, and longer than both of these only when asked to be: the paper needed four
-epochs for its picture, and with 2,000 steps every run of the test is long enough to read."""
+FEWEST, MOST, SHARE = 1000, 4000, 1 / 10
+"""Steps of a test: a tenth of the training, no more than ``MOST`` and, where the training has them, no fewer than
+``FEWEST``. What a test needs is steps enough to read, and it has them then."""
 
+REPETITION = 1000
+"""Steps of a repetition before there is a second one: long proofs are worth more than several seeds, since short ones
+may not have left the loss they began at."""
 
 CLEARLY = 4.0
 """Standard errors between the best ends of two repetitions above which one is worse, and not unlucky."""
@@ -95,37 +100,46 @@ def steps_of_test(length: TrainingLength, spec: RangeTestSpec, max_steps: int | 
     if spec.epochs is not None:
         allowed = max(1, round(spec.epochs * length.iterations_per_epoch))
     else:
-        allowed = min(length.steps, max(ENOUGH_STEPS, ENOUGH_EPOCHS * length.iterations_per_epoch))
+        allowed = min(length.steps, max(FEWEST, min(MOST, round(SHARE * length.steps))))
     return min(allowed, max_steps or allowed)
 
 
 def range_test_plan(
-    length: TrainingLength, spec: RangeTestSpec, seed: int, max_steps: int | None = None
+    length: TrainingLength,
+    spec: RangeTestSpec,
+    seed: int,
+    max_steps: int | None = None,
+    tell: Callable[[Bounds], None] = lambda bounds: None,
 ) -> Plan[RangeTest]:
     """The test as a plan: up to ``spec.seeds`` repetitions, as many as the steps allow, their runs side by side.
-
-    Half the length twice is better than the whole length once: most of a single repetition's error is luck, which
-    averages out, and their spread is an honest interval. Shorter than half a training they mislead, so there are fewer
-    where the steps do not allow for more.
 
     Args:
         length: the training to find bounds for.
         spec: most repetitions, ends of the bracket, and budget of the test itself.
         seed: what the repetitions' seeds are made from.
         max_steps: a hard limit on the steps of all runs together.
+        tell: called with what the runs so far say, each time that a repetition knows more: first after a seventh of the
+            steps. A plan that is run again over recorded curves says the same again.
     """
     allowed = steps_of_test(length, spec, max_steps)
-    if allowed < FEWEST_STEPS:
+    if allowed < METHOD.fewest_steps:
         reason = (
-            f"a range test takes at least {FEWEST_STEPS} steps, but may take {allowed}: train longer, or allow more"
+            f"a range test takes at least {METHOD.fewest_steps} steps, but may take {allowed}: train longer, or allow "
+            "more"
         )
         return RangeTest(Bounds.inconclusive(reason), [], {"lr": [], "loss": []})
-    each = max(FEWEST_STEPS, min(length.steps, ENOUGH_STEPS) // 2)
+    each = max(METHOD.fewest_steps, min(length.steps, REPETITION))
     count = max(1, min(spec.seeds, allowed // each))
     cycle = length.steps // length.fewest_cycles
+    known: dict[int, Finding] = {}
+
+    def tell_all(repeated: int, finding: Finding) -> None:
+        known[repeated] = finding
+        tell(read_together([known[i] for i in sorted(known)]))
+
     plans = [
-        repetition(allowed // count, cycle, one, spec.min_lr, spec.max_lr)
-        for one in fresh_seeds(seed, "range_test", count)
+        repetition(allowed // count, cycle, one, spec.min_lr, spec.max_lr, partial(tell_all, i))
+        for i, one in enumerate(fresh_seeds(seed, "range_test", count))
     ]
     findings = yield from side_by_side(plans)
     runs = [pair for finding in findings for pair in finding.runs]
@@ -154,28 +168,35 @@ def read_together(findings: Sequence[Finding]) -> Bounds:
         return Bounds.inconclusive(*_doubts(findings))
     count, voting = len(findings), _voting(findings)
     rates = [rate for rate, _ in voting]
+    if max(rates) > METHOD.judgement.apart * min(rates):
+        reason = f"repetitions contradict each other: their max_lr differ by a factor of {_factor(rates)}"
+        return Bounds.inconclusive(f"{reason}, and neither ended clearly better", *_doubts(findings))
     reasons = [f"{sum(len(finding.runs) for finding in findings)} runs in {count} repetition{'s' if count > 1 else ''}"]
-    grade = sum(GRADES.index(finding.confidence) for finding in findings) / count
+    grade = sum(GRADES.index(finding.confidence) for finding in findings) // count
     known = [finding.max_lr for finding in findings if finding.max_lr is not None]
-    spread = max(known) / min(known)
     if count > 1:
-        reasons.append(f"their max_lr differ by a factor of {f'{spread:.2g}' if spread < 10 else f'{spread:.0f}'}")
-    if spread > APART or (count == 1 and findings[0].confidence != "high"):  # a single one has nothing to bear it out
-        grade -= 1
+        reasons.append(f"their max_lr differ by a factor of {_factor(known)}")
     if uncertain := sum(finding.confidence == "inconclusive" for finding in findings):
         reasons.append(f"{uncertain} of {count} are inconclusive by themselves")
     if left_out := len(known) - len(voting):
         reasons.append(f"{left_out} of {count} ended worse than the others, and do not count")
         grade = 1
     max_lr = _mean(rates)
+    narrower = math.sqrt(len(voting))  # several seeds err less than one
+    low, high = (_mean([interval[end] for _, interval in voting]) for end in (0, 1))
     interval = {
         "base_lr": _base_interval(max_lr, [finding.onset for finding in findings if finding.onset is not None]),
         "max_lr": (
-            min([_mean([low for _, (low, _) in voting]), *rates]),
-            max([_mean([high for _, (_, high) in voting]), *rates]),
+            min([max_lr * (low / max_lr) ** (1 / narrower), *rates]),
+            max([max_lr * (high / max_lr) ** (1 / narrower), *rates]),
         ),
     }
-    return Bounds(max_lr / RATIO, max_lr, interval, GRADES[max(1, int(grade))], reasons + _doubts(findings))
+    return Bounds(max_lr / RATIO, max_lr, interval, GRADES[max(1, grade)], reasons + _doubts(findings))
+
+
+def _factor(rates: Sequence[float]) -> str:
+    spread = max(rates) / min(rates)
+    return f"{spread:.2g}" if spread < 10 else f"{spread:.0f}"
 
 
 def _voting(findings: Sequence[Finding]) -> list[tuple[float, Interval]]:
@@ -185,12 +206,13 @@ def _voting(findings: Sequence[Finding]) -> list[tuple[float, Interval]]:
     they contradict each other, the proofs decide, which all trained as long: only the conclusive count, and of these
     none whose best proof ended clearly above the best of all.
     """
-    known = [(one, one.max_lr, one.interval, one.end) for one in findings if one.max_lr and one.interval and one.end]
+    known = [(one, one.max_lr, one.interval, one.end) for one in findings if one.max_lr and one.interval]
     rates = [rate for _, rate, _, _ in known]
-    if max(rates) > APART * min(rates):
+    if max(rates) > METHOD.judgement.apart * min(rates):
         known = [each for each in known if each[0].confidence != "inconclusive"]
-        best, error = min(end for _, _, _, end in known)
-        known = [each for each in known if each[3][0] - best <= CLEARLY * math.hypot(each[3][1], error)]
+        ends = [end for _, _, _, end in known if end is not None]
+        best, error = min(ends, default=(math.inf, 0.0))
+        known = [one for one in known if not one[3] or one[3][0] - best <= CLEARLY * math.hypot(one[3][1], error)]
     return [(rate, interval) for _, rate, interval, _ in known]
 
 

@@ -79,6 +79,18 @@ def finite_head(values: ArrayLike) -> Array:
     return y[: bad[0]] if len(bad) else y
 
 
+def gaps_filled(values: ArrayLike) -> Array:
+    """The samples with the last finite one in the place of each NaN that a finite one follows: it is no divergence."""
+    y = np.asarray(values, float)
+    finite = np.flatnonzero(np.isfinite(y))
+    if not len(finite):
+        return y.copy()
+    gaps = np.isnan(y) & (np.arange(len(y)) < finite[-1])
+    known = np.where(gaps, -1, np.arange(len(y)))
+    source = np.maximum.accumulate(known)
+    return np.asarray(y[np.where(source < 0, finite[0], source)])
+
+
 def recorded(rates: Array, values: ArrayLike) -> tuple[Array, Array]:
     """Rates and values without the gaps: a NaN that a finite value follows was not recorded, and is no divergence."""
     y = np.asarray(values, float)
@@ -89,11 +101,18 @@ def recorded(rates: Array, values: ArrayLike) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Start:
-    """The loss of an untouched network: its level, its standard deviation from batch to batch, the level's error."""
+    """The loss of an untouched network.
+
+    Args:
+        level, sd: its level, and its standard deviation from batch to batch.
+        error: standard error of the level.
+        reach: how far above its level it was seen, half as much again: batches of few examples have long tails.
+    """
 
     level: float
     sd: float
     error: float
+    reach: float = 0.0
 
     @classmethod
     def of(cls, loss: ArrayLike) -> "Start | None":
@@ -109,7 +128,8 @@ class Start:
         around = MAD * float(np.median(np.abs(head - level)))
         between = MAD * float(np.median(np.abs(np.diff(head)))) / math.sqrt(2)
         sd = max(around, between, 1e-9 * abs(level) + 1e-12)
-        return cls(level, sd, MEDIAN_ERROR * sd / math.sqrt(len(head)))
+        reach = 1.5 * (float(despike(head).max()) - level)
+        return cls(level, sd, MEDIAN_ERROR * sd / math.sqrt(len(head)), reach)
 
 
 @dataclass(frozen=True)
@@ -136,7 +156,7 @@ class Valley:
     curve: Array
 
 
-def read_valley(x: Array, losses: Sequence[ArrayLike], start: Start, width: float) -> Valley:
+def read_valley(x: Array, losses: Sequence[ArrayLike], start: Start, width: float, settles: bool = False) -> Valley:
     """Read the mean of several seeds' curves.
 
     Args:
@@ -144,6 +164,8 @@ def read_valley(x: Array, losses: Sequence[ArrayLike], start: Start, width: floa
         losses: per seed up to n losses; a shorter one went to infinity where it ends.
         start: level and noise of an untouched network.
         width: of the smoothing, as a share of the curve.
+        settles: whether a curve that fell and whose last third then stays where it is has broken where it came to
+            rest: over many decades no rate does equally well, but dead networks do.
     """
     n = len(x)
     heads = [finite_head(loss)[:n] for loss in losses]
@@ -158,6 +180,8 @@ def read_valley(x: Array, losses: Sequence[ArrayLike], start: Start, width: floa
         inside = curve <= curve[k] + max(EDGE * fall, 2 * error)
         beyond = np.flatnonzero(~inside[k:])
         edge = k + int(beyond[0]) - 1 if len(beyond) else n - 1
+        if settles and edge == n - 1 and inside[-(n // 3) :].all():
+            edge = int(np.argmax(inside))
         onset = float(x[int(np.argmax(curve <= start.level - EDGE * fall))])
         return Valley(float(x[k]), float(x[edge]), onset, fall, error, True, edge < n - 1, curve)
     edge = min(_last_before_break(head, n, start) for head in heads)
@@ -166,5 +190,5 @@ def read_valley(x: Array, losses: Sequence[ArrayLike], start: Start, width: floa
 
 def _last_before_break(loss: Array, n: int, start: Start) -> int:
     filled = np.concatenate([despike(loss), np.full(n - len(loss), np.inf)])
-    broken = np.flatnonzero(filled > start.level + BREAK * start.sd)
+    broken = np.flatnonzero(filled > start.level + max(BREAK * start.sd, start.reach))
     return max(0, int(broken[0]) - 1) if len(broken) else n - 1
