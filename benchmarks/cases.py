@@ -168,9 +168,23 @@ OTHER = {
         Case("autoencoder_sgd", kinds.autoencoder, of_steps(740, 37), 2.0, 8, -0.1504, long=True),
     )
 }
-"""Tasks of kinds that the method was not made on."""
+"""Tasks of other kinds, on which, beside the open ones, the range test's constants were chosen."""
+
+FRESH = {
+    case.name: case
+    for case in (
+        Case("gru_adamw", kinds.gru, of_steps(1500, 1046), 0.001, 8, -3.2252, long=True),
+        Case("deep_tanh_sgdm", kinds.deep_tanh, of_steps(360, 18), 0.005, 8, long=True),
+        Case("outliers_nadam", kinds.outliers, of_steps(625, 125), 5e-4, 8, -2.5311, long=True),
+        Case("layer_norm_sgd", kinds.layer_norm_sgd, of_steps(460, 46), 0.1, 8, long=True),
+        Case("factors_sgdm", lambda: kinds.factors("SGD"), of_steps(1500, 187), 0.1, 8, -1.0483, long=True),
+        Case("mlp_adagrad", lambda: kinds.image_mlp("Adagrad"), of_steps(1125, 375), 0.005, 8, long=True),
+        Case("mlp_radam_long", lambda: kinds.image_mlp("RAdam"), of_steps(5000, 375), 5e-4, 8, long=True),
+    )
+}
+"""Tasks that no constant was chosen on."""
 
 SHORT = [case.name for case in CASES.values() if not case.long]
 """The open tasks."""
 
-CASES |= OTHER
+CASES |= OTHER | FRESH

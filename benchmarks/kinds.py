@@ -417,3 +417,81 @@ def cifar10_3c3d(train: Pair, val: Pair) -> Task:
         groups=groups,
         batch_size=128,
     )
+
+
+class Gated(nn.Module):
+    """A GRU over characters: (n, length) numbers to (n, length, characters) logits of the one that follows."""
+
+    def __init__(self, letters: int, width: int) -> None:
+        super().__init__()
+        self.token = nn.Embedding(letters, width)
+        self.gru = nn.GRU(width, width, batch_first=True)
+        self.out = nn.Linear(width, letters)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.out(self.gru(self.token(tokens))[0])
+        return logits
+
+
+def gru() -> Task:
+    """A GRU on characters under AdamW."""
+    train, val, letters = text(24)
+    return Task(
+        model=lambda: Gated(letters, 48),
+        train=train,
+        val=val,
+        loss=next_token_loss,
+        optimizer=optimizer("AdamW"),
+        batch_size=16,
+    )
+
+
+def deep_tanh() -> Task:
+    """Six narrow layers of tanh on digits under SGD with momentum: hard to leave the start, easy to saturate."""
+    digits = clr.load_task("digits")
+
+    def network() -> nn.Module:
+        inner = [layer for _ in range(5) for layer in (nn.Linear(32, 32), nn.Tanh())]
+        return nn.Sequential(nn.Linear(64, 32), nn.Tanh(), *inner, nn.Linear(32, 10))
+
+    return Task(model=network, train=digits.train, val=digits.val, loss=F.cross_entropy, metric="accuracy")
+
+
+def outliers() -> Task:
+    """A regression with wild outliers under Huber's loss and NAdam."""
+    made = random(7)
+    rows = torch.randn(9_000, 16, generator=made)
+    target = (rows @ torch.randn(16, generator=made)) * torch.sigmoid(rows[:, 0]) + torch.sin(2 * rows[:, 1])
+    wild = torch.rand(9_000, generator=made) < 0.05
+    target = target + 0.3 * torch.randn(9_000, generator=made) + 30 * wild * torch.randn(9_000, generator=made)
+    return Task(
+        model=lambda: nn.Sequential(layers(16, [64, 64], 1), nn.Flatten(0)),
+        **split(rows, target, 8_000),
+        loss=F.huber_loss,
+        optimizer=optimizer("NAdam"),
+        batch_size=64,
+    )
+
+
+def layer_norm_sgd() -> Task:
+    """A network whose every layer is normalised, under plain SGD, batch 256: rates far above one."""
+    train, val = small_images()
+
+    def network() -> nn.Module:
+        return nn.Sequential(
+            nn.Flatten(),
+            *(nn.Linear(196, 64, bias=False), nn.LayerNorm(64), nn.ReLU()),
+            *(nn.Linear(64, 64, bias=False), nn.LayerNorm(64), nn.ReLU()),
+            nn.Linear(64, 10),
+        )
+
+    return Task(
+        model=network,
+        train=train,
+        val=val,
+        loss=F.cross_entropy,
+        metric="accuracy",
+        optimizer=optimizer("SGD", momentum=0.0),
+        batch_size=256,
+    )

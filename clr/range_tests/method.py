@@ -53,7 +53,7 @@ class Ramping:
     share: float = 0.035
     steps: int = 12
     width: float = 1 / 30
-    offset: float = 2.5 * OCTAVE
+    offset: float = 2.25 * OCTAVE
     points: int = 100
     explode: float = 3.0
 
@@ -68,6 +68,7 @@ class Proving:
         most: proofs of the first length, so that some of the budget is left for the second.
         share, steps: of a repetition's budget for each of the first length, and the fewest; a rise and a fall.
         clearly: standard errors of a difference, on the same batches, above which it is no draw.
+        curvature: of the ends about the best rate, as a share of their fall, at least.
         ceiling: standard deviations above the start at which losses count no further.
         val_limit: most validation examples scored at a proof's end.
     """
@@ -78,6 +79,7 @@ class Proving:
     share: float = 0.1
     steps: int = 12
     clearly: float = 1.5
+    curvature: float = 0.08
     ceiling: float = 3.0
     val_limit: int = 500
 

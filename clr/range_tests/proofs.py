@@ -177,9 +177,13 @@ class Proofs:
         return (self.proofs[0].x + self.proofs[-1].x) / 2
 
     def vertex_with(self, curvature: float) -> float:
-        """The same of two proofs, when the curvature is known from others; within one step of their middle."""
+        """The same of two proofs, when the curvature is known from others; within one step of their middle.
+
+        Shorter proofs may have seen less of the fall than these, and so of its curvature.
+        """
         low, high = self.proofs[0], self.proofs[-1]
-        away = (low.end - high.end) / (2 * max(curvature, 1e-12) * (high.x - low.x))
+        least = METHOD.proofs.curvature * max(0.0, self.start.level - self.best.end)
+        away = (low.end - high.end) / (2 * max(curvature, least, 1e-12) * (high.x - low.x))
         return self.middle + float(np.clip(away, -METHOD.proofs.step, METHOD.proofs.step))
 
 
