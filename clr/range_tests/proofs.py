@@ -139,10 +139,17 @@ class Proofs:
 
     @property
     def learnt(self) -> bool:
-        """Whether the best ended below the start by more than the noise, or clearly below another on its batches."""
+        """Whether the best ended below the start by more than noise: clearly, or less so but clearly below another."""
         noise = math.hypot(self.best.error, self.start.sd / math.sqrt(len(self.best.tail)))
         fell = self.start.level - self.best.end
-        return fell > METHOD.judgement.learnt * noise or (fell > 0 and self.told_apart)
+        if fell > METHOD.judgement.learnt * noise or (fell > noise and self.told_apart):
+            return True
+        return fell > 0 and self.clearly_better(self.best, self.proofs[0])
+
+    @property
+    def harmless(self) -> float:
+        """Logarithm of the highest rate that did not end clearly worse than the lowest."""
+        return max(proof.x for proof in self.proofs if not self.clearly_better(self.proofs[0], proof))
 
     @property
     def fall_by_the_middle(self) -> float:

@@ -84,7 +84,7 @@ def repetition(
     first = evidence.first = Proofs(
         max(2, min(max(of.proofs.steps, int(of.proofs.share * budget)), left // 3)), first_seed, around.start
     )
-    centre = min(seen.both.edge - of.ramps.offset, ends.highest - 1.5 * of.proofs.step)
+    centre = min(evidence.guess, ends.highest - 1.5 * of.proofs.step)
     yield from first.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
     yield from first.bracket_best(min(of.proofs.most, left // first.steps), ends.highest, evidence.broke)
     tell(evidence.finding())
@@ -93,7 +93,7 @@ def repetition(
     if steps >= first.steps:
         second = Proofs(steps, first_seed if evidence.on_plateau else second_seed, around.start)
         shift = of.length.exponent * math.log(second.steps / first.steps)
-        centre = min(first.vertex[0] - shift, ends.highest - of.proofs.step / 2)
+        centre = min(first.vertex[0] - shift if first.learnt else first.harmless, ends.highest - of.proofs.step / 2)
         yield from second.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
         evidence.second = second
     return evidence.finding()
@@ -128,6 +128,12 @@ class Evidence:
     def broke(self) -> bool:
         """Whether some rate was too high."""
         return self.around.valley.broke or self.seen.both.broke
+
+    @property
+    def guess(self) -> float:
+        """Where the ramps say that the best rate may be."""
+        of = METHOD.ramps
+        return self.seen.both.edge - of.offset - (0 if self.seen.both.learned else of.blind)
 
     @property
     def limit(self) -> float:
@@ -168,14 +174,16 @@ class Evidence:
         """
         of = METHOD.length
         if self.first is None:
-            return Best(self.seen.both.edge - METHOD.ramps.offset, 4 * of.error)
+            return Best(self.guess, 4 * of.error)
         x, curvature = self.first.vertex
         if not self.broke and self.first.highest_is_best:
             return Best(self.first.best.x, 2 * of.error)  # nothing says that a rate could be too high
-        sure = self.first.bracketed and self.first.learnt
-        rows = [(x, self.first.steps, of.error if sure else 2 * of.error)]
+        rows = []
+        if self.first.learnt or self.second is None:
+            rows.append((x, self.first.steps, of.error if self.first.bracketed else 2 * of.error))
         if self.second is not None:
-            seen = self.second.vertex_with(curvature) if self.second.learnt else self.second.proofs[0].x
+            known = curvature if self.first.learnt else 0.0
+            seen = self.second.vertex_with(known) if self.second.learnt else self.second.proofs[0].x
             rows.append((seen, self.second.steps, of.error))
         exponent = of.exponent + self.plateau * (of.plateau_exponent - of.exponent)
         spread = of.spread + self.plateau * (of.plateau_spread - of.spread)

@@ -180,8 +180,10 @@ def read_valley(x: Array, losses: Sequence[ArrayLike], start: Start, width: floa
         inside = curve <= curve[k] + max(EDGE * fall, 2 * error)
         beyond = np.flatnonzero(~inside[k:])
         edge = k + int(beyond[0]) - 1 if len(beyond) else n - 1
-        if settles and edge == n - 1 and inside[-(n // 3) :].all():
-            edge = int(np.argmax(inside))
+        rest = curve[-max(3, n // 3) :]
+        level, trend = float(np.median(rest)), float(rest[: len(rest) // 2].mean() - rest.mean())
+        if settles and np.ptp(rest) < fall / 3 and abs(trend) < EDGE * fall and level < start.level - fall / 3:
+            edge = min(edge, int(np.argmax(curve <= level + EDGE * fall)))
         onset = float(x[int(np.argmax(curve <= start.level - EDGE * fall))])
         return Valley(float(x[k]), float(x[edge]), onset, fall, error, True, edge < n - 1, curve)
     edge = min(_last_before_break(head, n, start) for head in heads)
