@@ -92,8 +92,13 @@ def _tokens(settings: Settings) -> Finding:
 
 def _workers(settings: Settings) -> Finding:
     alive = [] if _is_to_be_made(settings) else _read(settings, workers.alive)
+    hosts = ", ".join(sorted({row.host for row in alive}))
+    if any(row.slots for row in alive):
+        return Finding("workers", "ok", f"{len(alive)} alive: {hosts}")
     if alive:
-        return Finding("workers", "ok", f"{len(alive)} alive: " + ", ".join(sorted({row.host for row in alive})))
+        return Finding(
+            "workers", "warn", f"{len(alive)} alive without Ray: {hosts}", "wait a little, or see their logs"
+        )
     return Finding("workers", "warn", "none alive: jobs stay queued", "start `clr worker`, or `clr serve`")
 
 

@@ -333,4 +333,4 @@ class Alive(BaseModel):
 
 class Ready(BaseModel):
     status: Literal["ready"] = "ready"
-    workers: int = Field(description="workers seen lately", examples=[1])
+    workers: int = Field(description="workers seen lately that have their Ray", examples=[1])

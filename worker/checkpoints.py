@@ -3,7 +3,8 @@
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+
+from worker.remote import Place
 
 KEPT_S = 7 * 24 * 3600.0
 """A job's checkpoints that nobody has written for so long are those of a job that never ended here."""
@@ -21,7 +22,7 @@ class Checkpoints:
     def __init__(self, folder: Path, job_id: str, every_s: float) -> None:
         self.folder, self.every_s = folder / job_id, every_s
 
-    def of(self, stage: str, number: int) -> dict[str, Any] | None:
+    def of(self, stage: str, number: int) -> Place | None:
         """Of one run, as plain values for its Ray task."""
         if self.every_s == 0:
             return None

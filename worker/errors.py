@@ -16,7 +16,7 @@ class Cancelled(Stop):
 
 
 class HandedBack(Stop):
-    """This worker is shutting down; another takes the job up."""
+    """This worker is shutting down, or has lost its Ray; another takes the job up, or the same once it has one."""
 
 
 class LimitReached(Stop):
@@ -24,8 +24,16 @@ class LimitReached(Stop):
 
 
 class RunFailed(Stop):
-    """A run raised an error of its own; the message holds its last lines."""
+    """A run raised an error of its own, or ended its process every time; the message says how."""
 
 
 class LostRun(Exception):
-    """A run's process or node is gone by no fault of its own: it may be tried again."""
+    """A run is gone without an error of its own; it may be tried again."""
+
+
+class LostProcess(LostRun):
+    """The run's own process ended, which may well be the run's fault: out of memory, a segmentation fault."""
+
+
+class LostMachine(LostRun):
+    """Ray, its node or what is between failed: never the run's fault."""

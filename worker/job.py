@@ -4,6 +4,8 @@ import logging
 from threading import Event
 from typing import Any
 
+from ray.exceptions import RayError
+
 from clr.commands.program import RUN_SECONDS
 from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
@@ -18,8 +20,9 @@ from service.store.jobs import Lease
 from service.store.models import Job
 from worker import environment
 from worker.checkpoints import Checkpoints
-from worker.engine import Engine
-from worker.errors import OUTAGE, Cancelled, HandedBack, RunFailed
+from worker.engine import Engine, pause
+from worker.errors import OUTAGE, Cancelled, HandedBack, LostRun, RunFailed
+from worker.remote import About
 from worker.runs import Runs
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,8 @@ class JobDriver:
     ) -> None:
         self.database, self.engine, self.lease, self.settings = database, engine, lease, settings
         self.spec = JobSpec.model_validate(job.spec)
+        known = job.trained_with or {}
+        self.held = {"gpus": known["gpus"]} if "gpus" in known else {}  # by a node, when the job's task was loaded
         assert job.started_at is not None
         limits = self.spec.limits
         self.runs = Runs(
@@ -49,7 +54,6 @@ class JobDriver:
             lease_s=settings.lease_s,
             stopping=stopping,
             trainee=self._trainee(settings.reach(job.submitted_by)),
-            resources=self.spec.resources.model_dump(),
             started_at=job.started_at.timestamp(),
             max_seconds=limits.max_seconds,
             checkpoints=Checkpoints(settings.checkpoints, job.id, settings.checkpoint_seconds),
@@ -78,13 +82,17 @@ class JobDriver:
             log.warning("left to its next owner: job=%s: %s", self.lease.job_id, error)
         except Cancelled:
             self._end(jobs.cancelled)
-        except HandedBack:
+        except (HandedBack, LostRun, RayError) as error:
+            log.info("handed back: job=%s: %s", self.lease.job_id, error)
             self._end(jobs.release)
         except RunFailed as error:
             self._end(jobs.fail, str(error))
         except Exception as error:
             log.exception("job failed: job=%s", self.lease.job_id)
-            self._end(jobs.fail, f"{type(error).__name__}: {error}")
+            if self.engine.cluster.loss() is None:
+                self._end(jobs.fail, f"{type(error).__name__}: {error}")
+            else:  # a Ray that is gone raises anything
+                self._end(jobs.release)
 
     def _end(self, transition: Any, *details: str) -> None:
         self.runs.drop()
@@ -108,15 +116,9 @@ class JobDriver:
 
     def _inspect_task(self) -> Job:
         """Learn from the task itself how long an epoch is and what a run is judged by."""
-        wanted = self.runs.resources
-        wanted["gpus"] = self.engine.gpus(wanted)
-        if self.engine.slots(wanted) == 0:
-            raise RunFailed(
-                f"resources: no node has the {wanted} that a run needs; the cluster has {self.engine.total()}"
-            )
+        self._wait_for_room()
         self._ship_code()
         about = self._about()
-        about["trained_with"]["gpus"] = wanted["gpus"]
         trainings = sum(
             trainings_of_stages(self.spec, TrainingLength(self.spec.epochs, about["iterations_per_epoch"])).values()
         )
@@ -125,16 +127,35 @@ class JobDriver:
             jobs.set_training(session, self.lease, **about, predicted_steps=predicted)
             return jobs.get(session, self.lease.job_id)
 
-    def _about(self) -> dict[str, Any]:
+    def _wait_for_room(self) -> None:
+        """Wait for a node that holds a run; only what a whole cluster does not hold, and never held, is an error."""
+        cluster, asked = self.engine.cluster, self.spec.resources.model_dump() | self.held
+        while (found := cluster.room(**asked)) is None:
+            if cluster.nodes and cluster.is_settled and not self.held:
+                asked["gpus"] = asked["gpus"] or 0.0
+                raise RunFailed(
+                    f"resources: no node has the {asked} that a run needs; the cluster has {cluster.total()}"
+                )
+            pause(self.runs.check)
+        self.runs.resources = found
+
+    def _about(self) -> About:
         """How long an epoch is, and what a run is judged by: a task knows it, of a program it was told."""
+        gpus = self.runs.resources.gpus
         if self.spec.mode == "command":
-            told = {"iterations_per_epoch": self.spec.iterations_per_epoch, "direction": self.spec.direction}
-            return told | {"metric": "metric", "trained_with": {"optimizer": None, "batch_size": None}}
-        wanted = self.runs.resources
-        described: dict[str, Any] = self.engine.inspect_task(
-            self.runs.trainee, self.runs.bundle, wanted, check=self.runs.check
+            assert self.spec.iterations_per_epoch is not None
+            assert self.spec.direction is not None
+            return {
+                "iterations_per_epoch": self.spec.iterations_per_epoch,
+                "metric": "metric",
+                "direction": self.spec.direction,
+                "trained_with": {"optimizer": None, "batch_size": None, "gpus": gpus},
+            }
+        about = self.engine.inspect_task(
+            self.runs.trainee, self.runs.bundle, self.runs.resources, check=self.runs.check
         )
-        return described
+        about["trained_with"]["gpus"] = gpus
+        return about
 
     def _ship_code(self) -> None:
         if self.spec.mode == "command" and not self.settings.allow_code:

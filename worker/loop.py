@@ -11,6 +11,7 @@ from clr.tasks import describe_task, registered
 from service.settings import Settings
 from service.store import jobs, workers
 from service.store.database import Database
+from worker.cluster import LOOK_EVERY_S
 from worker.engine import Engine
 from worker.errors import OUTAGE
 from worker.job import JobDriver
@@ -40,7 +41,7 @@ class Worker:
         self._threads: list[Thread] = []
 
     def publish(self, slots: dict[str, float]) -> None:
-        """Say which tasks this worker can train and how much it has to train them on."""
+        """Say which tasks this worker can train and how much it has to train them on; nothing: it has no Ray yet."""
         with self.database.begin() as session:
             workers.publish(
                 session,
@@ -51,31 +52,47 @@ class Worker:
             )
 
     def work(self, engine: Engine) -> None:
-        """Claim and drive jobs until ``stopping`` is set."""
+        """Claim and drive jobs until ``stopping`` is set or the engine's Ray is gone."""
         self.engine = engine
-        self.publish(engine.total())
-        seen_at = time.monotonic()
-        while not self.stopping.is_set():
+        told = engine.cluster.total()
+        self.publish(told)
+        seen_at = looked_at = time.monotonic()
+        while not self.stopping.is_set() and engine.cluster.loss() is None:
             self._threads = [thread for thread in self._threads if thread.is_alive()]
+            now = time.monotonic()
+            if now - looked_at > LOOK_EVERY_S:
+                engine.cluster.look()
+                looked_at = now
             try:
-                if time.monotonic() - seen_at > SEEN_EVERY_S:
+                if told != (told := engine.cluster.total()):
+                    self.publish(told)
+                elif now - seen_at > SEEN_EVERY_S:
                     with self.database.begin() as session:
                         workers.seen(session, self.owner, MEASURES.to_dict())
-                    seen_at = time.monotonic()
+                    seen_at = now
                 if self._has_room() and self._claim():
                     continue
             except OUTAGE as error:
                 log.warning("the database does not answer: %s", error)
             self.stopping.wait(self.settings.poll_s)
+        if (loss := engine.cluster.loss()) is not None:
+            log.warning("Ray is gone, its jobs are handed back: %s", loss)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let the jobs be handed back, and be forgotten."""
         deadline = time.monotonic() + STOP_WITHIN_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        with self.database.begin() as session:
-            workers.retire(session, self.owner)
+        try:
+            with self.database.begin() as session:
+                workers.retire(session, self.owner)
+        except OUTAGE as error:
+            log.warning("the database does not answer: %s", error)
 
     def _has_room(self) -> bool:
         """A job for each CPU of the cluster: more would only wait for the others' runs."""
-        return len(self._threads) < max(1, int(self.engine.total()["cpus"]))
+        return len(self._threads) < int(self.engine.cluster.total()["cpus"])
 
     def _claim(self) -> bool:
         with self.database.begin() as session:

@@ -9,14 +9,14 @@ from service.settings import Settings
 
 def ray() -> dict[str, Any]:
     """CPUs and GPUs of the cluster of the settings, or of a Ray that is started for a moment."""
-    from worker.engine import Engine
+    from worker.cluster import Cluster
 
     settings = Settings()
-    engine = Engine(settings.ray_address, settings.home, cpus=1)
+    cluster = Cluster(settings.ray_address, settings.home, cpus=1)
     try:
-        return engine.total()
+        return cluster.total()
     finally:
-        engine.stop()
+        cluster.stop()
 
 
 def torch() -> dict[str, Any]:

@@ -13,12 +13,54 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Event, Timer
 from types import FrameType
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import ray
 
+Trainee = dict[str, Any]
+"""What a job trains, as ``clr.tasks.reference`` reads it."""
+
+Requirements = Literal["refuse", "ignore", "install"]
+Direction = Literal["maximize", "minimize"]
+
+Report = tuple[int, bool, dict[str, Any]]
+"""A point on its way from Ray: the run's attempt, whether it is from a checkpoint, and the point."""
+
 ASK_AGAIN_S = 0.05
 """How long an interrupt that comes within an import waits before it looks again."""
+
+
+class Bundle(TypedDict):
+    """A code bundle on its way to Ray."""
+
+    digest: str
+    data: list[Any]  # the reference to its bytes
+    folder: str  # to unpack it in
+    requirements: Requirements  # what becomes of them
+
+
+class Place(TypedDict):
+    """Where a run saves how it stands, and how often."""
+
+    path: str
+    every_s: float
+
+
+class RunName(TypedDict):
+    """Which run of its job it is."""
+
+    stage: str
+    number: int
+    attempt: int
+
+
+class About(TypedDict):
+    """What a task is."""
+
+    iterations_per_epoch: int
+    metric: str
+    direction: Direction
+    trained_with: dict[str, Any]  # optimizer and batch size
 
 
 @contextmanager
@@ -64,23 +106,24 @@ def warm() -> None:
 
 
 @ray.remote
-def inspect_task(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> dict[str, Any]:
+def inspect_task(trainee: Trainee, bundle: Bundle | None) -> About:
     """What the task is."""
     with whole_imports():
         from clr.tasks import reference as training
 
-        return training.inspect_task(_task(trainee, bundle))
+        about: About = training.inspect_task(_task(trainee, bundle))  # type: ignore[assignment]
+        return about
 
 
 @ray.remote(num_returns="streaming")
 def train(
-    trainee: dict[str, Any],
-    bundle: dict[str, Any] | None,
+    trainee: Trainee,
+    bundle: Bundle | None,
     run: dict[str, Any],
-    about: dict[str, Any],
+    about: RunName,
     threads: int,
-    checkpoint: dict[str, Any] | None,
-) -> Iterator[tuple[int, bool, Any]]:
+    checkpoint: Place | None,
+) -> Iterator[Report]:
     """Points of one run. The attempt goes with each, so that two attempts can never be spliced into one."""
     attempt = about["attempt"]
     with whole_imports():
@@ -98,7 +141,7 @@ def train(
 
 
 def _program_points(
-    program: dict[str, Any], bundle: dict[str, Any] | None, run: dict[str, Any], about: dict[str, Any]
+    program: Trainee, bundle: Bundle | None, run: dict[str, Any], about: RunName
 ) -> Iterator[dict[str, Any]]:
     """What a program of the user's own reports; it sees the variables that ``program`` names, and the devices of Ray's
     choice among them."""
@@ -120,7 +163,7 @@ def _program_points(
         yield point.to_dict()
 
 
-def _task(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> Any:
+def _task(trainee: Trainee, bundle: Bundle | None) -> Any:
     if bundle is None:
         from clr.tasks.reference import load
 
@@ -131,13 +174,13 @@ def _task(trainee: dict[str, Any], bundle: dict[str, Any] | None) -> Any:
     return load_from(bundle["digest"], data, root.parent, bundle["requirements"], trainee)
 
 
-def _unpacked_at(bundle: dict[str, Any]) -> tuple[Path, Any]:
+def _unpacked_at(bundle: Bundle) -> tuple[Path, Any]:
     """Where the bundle lies, and its bytes, unless it does so already.
 
     No frame keeps the reference: an idle process that holds one is never ended by Ray.
     """
     root = Path(bundle["folder"]).expanduser().resolve() / bundle["digest"]
-    (reference,) = bundle.pop("data")
+    reference = bundle["data"].pop()
     return root, None if root.is_dir() else ray.get(reference)
 
 

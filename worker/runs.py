@@ -2,9 +2,12 @@
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
+
+from ray.exceptions import RayError
 
 from clr.run import Point
 from clr.trials.study import StudyMirror
@@ -13,9 +16,11 @@ from service.store import jobs, recommendations, runs
 from service.store.database import Database
 from service.store.jobs import Lease
 from worker.checkpoints import Checkpoints
-from worker.engine import ATTEMPTS, Bundle, Engine
-from worker.errors import Cancelled, HandedBack, LimitReached, LostRun, RunFailed
+from worker.cluster import Resources
+from worker.engine import ATTEMPTS, Engine, Stream, pause
+from worker.errors import Cancelled, HandedBack, LimitReached, LostProcess, LostRun, RunFailed
 from worker.measures import MEASURES
+from worker.remote import Bundle, RunName, Trainee
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +34,7 @@ class _Flight:
 
     order: Order
     attempt: int
-    stream: Any
+    stream: Stream
     unwritten: list[dict[str, Any]] = field(default_factory=list)
     steps: int = 0
     began: float = field(default_factory=time.monotonic)
@@ -52,7 +57,6 @@ class Runs:
         lease_s: how long a renewal lasts.
         stopping: set when this worker shuts down.
         trainee: task, args, optimizer and batch size, as plain values.
-        resources: of one run.
         started_at: when the job was started, in seconds since the epoch.
         max_seconds: hard limit from then on.
         checkpoints: where its runs save how they stand.
@@ -66,17 +70,17 @@ class Runs:
         *,
         lease_s: float,
         stopping: Event,
-        trainee: dict[str, Any],
-        resources: dict[str, Any],
+        trainee: Trainee,
         started_at: float,
         max_seconds: float | None,
         checkpoints: Checkpoints,
     ) -> None:
         self.database, self.engine, self.lease, self.lease_s = database, engine, lease, lease_s
-        self.stopping, self.trainee, self.resources = stopping, trainee, resources
+        self.stopping, self.trainee = stopping, trainee
         self.started_at, self.max_seconds, self.checkpoints = started_at, max_seconds, checkpoints
+        self.resources: Resources  # of one run, once there is a node that holds it
         self.bundle: Bundle | None = None
-        self._flights: dict[Any, _Flight] = {}
+        self._flights: dict[Stream, _Flight] = {}
         self._renewed = self._written = 0.0
         self._said: dict[str, Any] | None = None
 
@@ -96,7 +100,10 @@ class Runs:
                 else:
                     over = True
             try:
-                self._go_on()
+                if self._flights:
+                    self._go_on()
+                elif not over:  # no node has room for a single run: nodes come back
+                    pause(self.check)
             except LimitReached as limit:
                 session.limit(str(limit))
                 self.drop()
@@ -107,7 +114,8 @@ class Runs:
         """Renew the lease when it is time to, and raise the reason to stop if there is one."""
         now = time.monotonic()
         if self.stopping.is_set():
-            raise HandedBack
+            raise HandedBack("the worker stops")
+        self.engine.check()
         if self.max_seconds is not None and time.time() - self.started_at > self.max_seconds:
             raise LimitReached(f"limits.max_seconds = {self.max_seconds:g}")
         if now - self._renewed > min(1.0, self.lease_s / 4):
@@ -119,11 +127,13 @@ class Runs:
 
     def drop(self) -> None:
         """Cancel whatever is under way, and return once it has ended."""
-        self.engine.cancel(list(self._flights))
+        streams = list(self._flights)
         self._flights.clear()
+        with suppress(RayError):  # what cannot be cancelled has ended, with its machine
+            self.engine.cancel(streams)
 
     def _has_room(self) -> bool:
-        return len(self._flights) < max(1, self.engine.slots(self.resources))
+        return len(self._flights) < self.engine.cluster.slots(self.resources)
 
     def _start(self, order: Order) -> None:
         values = order.run.to_dict()
@@ -132,7 +142,7 @@ class Runs:
                 session, self.lease, stage=order.stage, number=order.number, params=order.params, run=values
             )
         checkpoint = self.checkpoints.of(order.stage, order.number)
-        about = {"stage": order.stage, "number": order.number, "attempt": attempt}
+        about: RunName = {"stage": order.stage, "number": order.number, "attempt": attempt}
         stream = self.engine.stream(self.trainee, self.bundle, values, about, self.resources, checkpoint)
         self._flights[stream] = _Flight(order, attempt, stream)
         self._show_study(order.stage)
@@ -140,8 +150,6 @@ class Runs:
     def _go_on(self) -> None:
         """Wait a moment for points; write what is new, and what follows from the runs that have ended."""
         self.check()
-        if not self._flights:
-            return
         ready = self.engine.ready(list(self._flights), timeout_s=WRITE_EVERY_S / 2)
         ended = [flight for stream in ready if self._has_ended(flight := self._flights[stream])]
         if not ended and time.monotonic() - self._written <= WRITE_EVERY_S:
@@ -178,15 +186,22 @@ class Runs:
         return stop
 
     def _start_over(self, flight: _Flight, error: LostRun) -> None:
-        """A run whose process or node was lost begins again, as a new attempt, from its checkpoint if it has one."""
+        """A run that was lost begins again, as a new attempt, from its checkpoint if it has one.
+
+        What its own process did counts against it, over all its attempts; what machines did does not.
+        """
         log.warning("run lost: job=%s %s: %s", self.lease.job_id, flight.identity, error)
         del self._flights[flight.stream]
-        if flight.attempt >= ATTEMPTS:
-            message = (
-                f"{flight.order.stage} run {flight.order.number} was lost {flight.attempt} times, last by: {error}"
-            )
-            self._fail(flight, message)
-            raise RunFailed(message)
+        self.engine.check()  # with the raylet its processes end too
+        if isinstance(error, LostProcess):
+            with self.database.begin() as session:
+                losses = runs.lose(session, self.lease, **flight.identity)
+            if losses >= ATTEMPTS:
+                message = f"{flight.order.stage} run {flight.order.number} was lost {losses} times, last by: {error}"
+                self._fail(flight, message)
+                raise RunFailed(message)
+        else:
+            pause(self.check)
         self._start(self.session.hand_out_again(*flight.place))
 
     def _fail(self, flight: _Flight, error: str) -> None:

@@ -35,7 +35,7 @@ def page(
         found = recommendations.of_jobs(session, [job.id for job in some])
         shown = [(JobView.of(job), found[job.id].document if job.id in found else None) for job in some]
         tasks = [row.name for row in workers.tasks(session)]
-        alive = len(workers.alive(session))
+        alive = len(workers.ready(session))
     return render(
         request,
         "jobs.html",

@@ -21,7 +21,7 @@ async def healthz() -> Alive:
 
 @router.get("/readyz", summary="Readiness", responses=responses(503))
 def readyz(database: DatabaseOfApp) -> Ready:
-    """Jobs are accepted and worked on: database reachable, its schema at head, a worker alive."""
+    """Jobs are accepted and worked on: database reachable, its schema at head, a worker alive that has its Ray."""
     try:
         database.ping()
     except SQLAlchemyError as error:
@@ -29,7 +29,12 @@ def readyz(database: DatabaseOfApp) -> Ready:
     if not is_migrated(database):
         raise HTTPException(503, "schema: the database is not at the newest migration; run clr migrate")
     with database.read() as session:
-        alive = workers.alive(session)
-        if not alive:
-            raise HTTPException(503, "workers: none was seen lately, so jobs stay queued; start clr worker")
-        return Ready(workers=len(alive))
+        alive, ready = workers.alive(session), workers.ready(session)
+    if not alive:
+        raise HTTPException(503, "workers: none was seen lately, so jobs stay queued; start clr worker")
+    if not ready:
+        raise HTTPException(
+            503,
+            f"workers: {len(alive)} alive, but without Ray, so jobs stay queued until it has started; see their logs",
+        )
+    return Ready(workers=len(ready))

@@ -36,6 +36,8 @@ class Lease:
     job_id: str
     fencing_token: int
     owner: str
+    claim_id: str | None = None
+    """Random: the same fencing token, counted in a database restored from a backup, belongs to another claim."""
     lost_by: str | None = field(default=None, compare=False)
     """Who held it before, and let it run out."""
 
@@ -158,15 +160,17 @@ def claim(
         if running_limit is not None and found.submitted_by is not None:
             tokens.hold(session, found.submitted_by)
         same = (Job.id == found.id, Job.fencing_token == found.fencing_token, or_(waiting, ABANDONED))
+        claim_id = new_id()
         mine = {
             "state": "running",
             "owner": owner,
             "fencing_token": Job.fencing_token + 1,
+            "claim_id": claim_id,
             "lease_until": now_s() + lease_s,
         }
         started = func.coalesce(Job.started_at, now())
         if changed(session, update(Job).where(*same).values(**mine, started_at=started)):
-            lease = Lease(found.id, found.fencing_token + 1, owner, lost_by=found.owner)
+            lease = Lease(found.id, found.fencing_token + 1, owner, claim_id, lost_by=found.owner)
             events.emit(session, found.id, "state", {"state": "running", "fencing_token": lease.fencing_token})
             return get(session, found.id), lease
     return None
@@ -196,7 +200,12 @@ def first(condition: ColumnElement[bool], mode: str) -> Select[str, int, int, st
 
 def fence(session: Session, lease: Lease, **columns: Any) -> None:
     """Write ``columns`` and hold the job's row until the transaction ends; LeaseLost unless the lease still holds."""
-    held = (Job.id == lease.job_id, Job.fencing_token == lease.fencing_token, Job.state == "running")
+    held = (
+        Job.id == lease.job_id,
+        Job.fencing_token == lease.fencing_token,
+        Job.claim_id == lease.claim_id,
+        Job.state == "running",
+    )
     if not changed(session, update(Job).where(*held).values(columns or {"fencing_token": Job.fencing_token})):
         raise LeaseLost(
             f"job {lease.job_id} must be running under fencing token {lease.fencing_token} ({lease.owner}), but "
@@ -319,16 +328,17 @@ def attend(session: Session, job_id: str) -> tuple[Job, Lease]:
     if job.state == "queued":
         _write(session, job_id, state="running", owner="external", started_at=now())
         events.emit(session, job_id, "state", {"state": "running"})
-    return get(session, job_id), Lease(job_id, job.fencing_token, "external")
+    return get(session, job_id), Lease(job_id, job.fencing_token, "external", job.claim_id)
 
 
 def hold(session: Session, lease: Lease, *, lease_s: float) -> Lease | None:
     """The right to propose the next trial of an attended job, for ``lease_s`` seconds; None while another has it."""
     free = (Job.id == lease.job_id, or_(Job.lease_until.is_(None), Job.lease_until < now_s()))
-    mine = {"fencing_token": Job.fencing_token + 1, "lease_until": now_s() + lease_s}
+    claim_id = new_id()
+    mine = {"fencing_token": Job.fencing_token + 1, "claim_id": claim_id, "lease_until": now_s() + lease_s}
     if not changed(session, update(Job).where(*free).values(mine)):
         return None
-    return Lease(lease.job_id, lease.fencing_token + 1, lease.owner)
+    return Lease(lease.job_id, lease.fencing_token + 1, lease.owner, claim_id)
 
 
 def let_go(session: Session, lease: Lease) -> None:

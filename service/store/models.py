@@ -44,6 +44,7 @@ class Job(Base):
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     owner: Mapped[str | None]
     fencing_token: Mapped[int] = mapped_column(default=0)
+    claim_id: Mapped[str | None]  # of the present token; a database restored from a backup counts tokens again
     lease_until: Mapped[float | None] = mapped_column(Float(53))
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     idempotency_digest: Mapped[str | None]
@@ -72,6 +73,7 @@ class RunRow(Base):
     stage: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     attempt: Mapped[int] = mapped_column(default=1)
+    losses: Mapped[int] = mapped_column(default=0)  # attempts that ended with their own process, not with a machine
     state: Mapped[str] = mapped_column(default="running")
     params: Mapped[dict[str, Any]]
     run: Mapped[dict[str, Any]]

@@ -33,13 +33,19 @@ def start(
     row = _find(session, lease.job_id, stage, number)
     if row is not None and row.state != "running":
         raise Conflict(f"a finished run is never repeated, but {_name(row)} is {row.state}: go on to the next one")
-    attempt = 1 if row is None else row.attempt + 1
+    attempt, losses = (1, 0) if row is None else (row.attempt + 1, row.losses)
     changed(session, delete(RunRow).where(*_key(RunRow, lease.job_id, stage, number)))
     values = {"job_id": lease.job_id, "stage": stage, "number": number, "params": params, "run": run}
-    session.execute(insert(RunRow).values(**values, attempt=attempt))
+    session.execute(insert(RunRow).values(**values, attempt=attempt, losses=losses))
     data = {"stage": stage, "number": number, "state": "running", "params": params}
     events.emit(session, lease.job_id, "trial", data)
     return attempt
+
+
+def lose(session: Session, lease: Lease, *, stage: str, number: int, attempt: int) -> int:
+    """Note that a running attempt's own process ended before it; how often that has befallen the run."""
+    _write(session, lease, stage, number, attempt, losses=RunRow.losses + 1)
+    return get(session, lease.job_id, stage, number).losses
 
 
 def append(

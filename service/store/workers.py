@@ -43,6 +43,11 @@ def alive(session: Session, within_s: float = 30) -> list[WorkerRow]:
     return list(session.scalars(query.order_by(WorkerRow.id)))
 
 
+def ready(session: Session) -> list[WorkerRow]:
+    """Those of them that have their Ray: one that still starts it, or lost it, trains nothing."""
+    return [worker for worker in alive(session) if worker.slots]
+
+
 def tasks(session: Session) -> list[TaskRow]:
     """All tasks, by name."""
     return list(session.scalars(select(TaskRow).order_by(TaskRow.name)))

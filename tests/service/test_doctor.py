@@ -22,7 +22,7 @@ def finding(name: str, settings: Settings, **given: Any) -> Finding:
 def test_a_migrated_database_with_a_worker_and_a_token_is_well(settings: Settings, database: Database) -> None:
     with database.begin() as session:
         tokens.create(session, "ann", "admin")
-        workers.publish(session, owner="w", host="gpu1", slots={}, tasks=[])
+        workers.publish(session, owner="w", host="gpu1", slots={"cpus": 1}, tasks=[])
     found = {name: finding(name, settings) for name in ("database", "migrations", "tokens", "workers")}
     assert {one.state for one in found.values()} == {"ok"}
     assert found["database"].found.startswith(settings.database_url.partition(":")[0])

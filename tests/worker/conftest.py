@@ -15,6 +15,7 @@ from service.settings import Settings
 from service.store import jobs
 from service.store.database import Database
 from service.store.models import Job
+from worker.cluster import Cluster
 from worker.engine import Engine
 from worker.loop import Worker
 
@@ -28,12 +29,13 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         environment.syspath_prepend(str(Path(__file__).parent))
+        home = tmp_path_factory.mktemp("home")
         with pytest.MonkeyPatch.context() as starting:
             for name in SECRETS:
                 starting.setenv(name, SECRET)
-            engine = Engine(None, tmp_path_factory.mktemp("home"), cpus=2)
-        yield engine
-        engine.stop()
+            cluster = Cluster(None, home, cpus=2)
+        yield Engine(cluster, str(home / "code"))
+        cluster.stop()
 
 
 class Work:

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-import ray
 
-from worker.engine import Engine, last_lines, session_folder
+from worker.cluster import Node, Resources, session_folder
+from worker.engine import Engine, last_lines
 
 SOCKET = "/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store"
 
@@ -34,9 +34,10 @@ def test_the_folders_of_processes_that_are_gone_are_removed(tmp_path: Path) -> N
     [
         (None, {}, [{"CPU": 8.0}], 0.0),
         (None, {}, [{"CPU": 8.0}, {"CPU": 4.0, "GPU": 2.0}], 1.0),
-        (None, {"kind": "other"}, [{"CPU": 4.0, "GPU": 2.0}], 0.0),
+        (None, {"kind": "other"}, [{"CPU": 4.0, "GPU": 2.0}], None),
         (0, {}, [{"CPU": 4.0, "GPU": 2.0}], 0.0),
-        (0.5, {}, [{"CPU": 8.0}], 0.5),
+        (0.5, {}, [{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}], 0.5),
+        (0.5, {}, [{"CPU": 8.0}], None),
     ],
 )
 def test_a_run_takes_one_gpu_where_a_node_it_may_run_on_has_any_unless_told(
@@ -45,11 +46,11 @@ def test_a_run_takes_one_gpu_where_a_node_it_may_run_on_has_any_unless_told(
     asked: float | None,
     labels: dict[str, str],
     nodes: list[dict[str, float]],
-    gpus: float,
+    gpus: float | None,
 ) -> None:
-    cluster = [{"Alive": True, "Labels": {}, "Resources": resources} for resources in nodes]
-    monkeypatch.setattr(ray, "nodes", lambda: cluster)
-    assert engine.gpus({"gpus": asked, "cpus": 1, "labels": labels}) == gpus
+    monkeypatch.setattr(engine.cluster, "nodes", [Node(str(number), has, {}) for number, has in enumerate(nodes)])
+    room = engine.cluster.room(cpus=1, gpus=asked, labels=labels)
+    assert room == (None if gpus is None else Resources(1, gpus, labels))
 
 
 def test_of_an_error_the_last_lines_are_kept_without_colours() -> None:

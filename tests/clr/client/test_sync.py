@@ -263,15 +263,15 @@ def test_a_recommendation_is_told_and_its_absence_with_a_reason(client: Client, 
 
 
 def test_waiting_ends_with_the_job_and_reports_on_the_way(client: Client, store: Database) -> None:
-    job, seen = client.submit({"task": "digits"}), list[str]()
+    job, seen, leases = client.submit({"task": "digits"}), list[str](), list[Lease]()
 
     def work(now: client_module.Job) -> None:
         seen.append(now.state)
         if now.state == "queued":
-            claim(store)
+            leases.append(claim(store))
         elif now.state == "running":
             with store.begin() as session:
-                jobs.fail(session, Lease(job.id, 1, "w"), "out of luck")
+                jobs.fail(session, leases[0], "out of luck")
 
     assert job.wait(timeout_s=30, on_progress=work) is job
     assert seen == ["queued", "running", "failed"]

@@ -134,7 +134,7 @@ def test_a_claimed_job_is_running_under_its_first_fencing_token(database: Databa
         assert found is not None
         job, lease = found
         left = session.scalar(select(Job.lease_until - now_s()).where(Job.id == job_id))
-    assert lease == Lease(job_id, 1, "worker")
+    assert lease == Lease(job_id, 1, "worker", lease.claim_id)
     assert (job.state, job.owner, job.fencing_token) == ("running", "worker", 1)
     assert job.started_at is not None
     assert job.started_at >= job.created_at
@@ -201,7 +201,7 @@ def test_a_job_is_taken_over_once_its_lease_has_run_out(database: Database) -> N
         found = jobs.claim(session, owner="second", lease_s=60)
     assert found is not None
     job, second = found
-    assert second == Lease(job_id, first.fencing_token + 1, "second")
+    assert second == Lease(job_id, first.fencing_token + 1, "second", second.claim_id)
     assert (job.state, job.owner, job.started_at) == ("running", "second", started_at)
     assert told(database, job_id)[1:] == [
         {"state": "running", "fencing_token": 1},

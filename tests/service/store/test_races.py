@@ -107,7 +107,7 @@ def test_claim_is_lost_when_another_worker_won(database: Database, monkeypatch: 
 
     monkeypatch.setattr(jobs, "_candidate", look_and_be_slow)
     lease = claim(database, "slower")
-    assert lease == Lease(second, 1, "slower")
+    assert lease == Lease(second, 1, "slower", lease.claim_id)
     with database.read() as session:
         assert jobs.get(session, first).owner == "faster"
 
