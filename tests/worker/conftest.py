@@ -54,7 +54,7 @@ class Work:
         with self.database.read() as session:
             return jobs.get(session, job_id)
 
-    def until(self, job_id: str, reached: Callable[[Job], bool], timeout_s: float = 60) -> Job:
+    def until(self, job_id: str, reached: Callable[[Job], bool], timeout_s: float = 180) -> Job:
         """The job once it is as wanted; fails when that takes too long, or can no longer come about."""
         deadline = time.monotonic() + timeout_s
         while not reached(job := self.job(job_id)):
@@ -63,10 +63,10 @@ class Work:
             time.sleep(0.05)
         return job
 
-    def ended(self, job_id: str, timeout_s: float = 60) -> Job:
+    def ended(self, job_id: str, timeout_s: float = 180) -> Job:
         return self.until(job_id, lambda job: job.state in jobs.FINISHED, timeout_s)
 
-    def succeeded(self, job_id: str, timeout_s: float = 60) -> Job:
+    def succeeded(self, job_id: str, timeout_s: float = 180) -> Job:
         return self.until(job_id, lambda job: job.state == "succeeded", timeout_s)
 
 
