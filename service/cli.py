@@ -277,6 +277,7 @@ def tune(
             budget=budget,
             seed=seed,
             save=save,
+            progress=True,
             say=say,
         )
     except KeyboardInterrupt:

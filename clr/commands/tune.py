@@ -40,7 +40,8 @@ def tune(
         seed: everything random is made from it.
         save: an SQLite file: runs that are in it are not trained again, as long as command, arguments and the files
             that the command names are the same.
-        progress: called with the session as it goes on; None: a bar where there is a terminal; False: none.
+        progress: called with the session as it goes on; True: a bar, or lines where there is no terminal; None: a bar
+            where there is one; False: none.
         say: told what people should know on the way.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How far a session is, as people see it: a bar in a terminal or a notebook, a function for the rest."""
+"""How far a session is, as people see it: a bar in a terminal or a notebook, lines elsewhere, or a function."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,8 @@ def shown_by(wanted: Progress | bool | None) -> Iterator[Progress]:
     """What shows the progress: the function given, a bar, or nothing.
 
     Args:
-        wanted: a function; True: a bar; None: one where there is a terminal or a notebook; False: nothing.
+        wanted: a function; True: a bar, or lines where there is no terminal; None: a bar where there is a terminal or a
+            notebook; False: nothing.
     """
     console = Console(stderr=True)
     if callable(wanted):
@@ -30,10 +31,14 @@ def shown_by(wanted: Progress | bool | None) -> Iterator[Progress]:
 
 
 class Bar:
-    """Shows what the whole will cost, the first bounds as soon as there are any, and how far the session is."""
+    """Shows what the whole will cost, the first bounds as soon as there are any, and how far the session is.
+
+    Where nothing can be redrawn, a line for each run and each tenth of the way.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._live = console.is_terminal or console.is_jupyter
         self._bar = progress.Progress(
             progress.TextColumn("{task.description:<16}"),
             progress.BarColumn(),
@@ -42,9 +47,11 @@ class Bar:
             progress.TimeRemainingColumn(),
             console=console,
             transient=True,
+            disable=not self._live,
         )
         self._task = self._bar.add_task("", total=1)
         self._told: tuple[float | None, float | None] | None = None
+        self._place: tuple[str, int] | None = None
 
     def __enter__(self) -> "Bar":
         self._bar.start()
@@ -56,7 +63,11 @@ class Bar:
     def __call__(self, session: Session, order: Order | None) -> None:
         """Show where the session is."""
         where = "" if order is None else f"{order.stage.replace('_', ' ')}, run {order.number}"
-        self._bar.update(self._task, description=where, completed=session.steps_so_far, total=session.predicted_steps)
+        steps, most = session.steps_so_far, session.predicted_steps
+        self._bar.update(self._task, description=where, completed=steps, total=most)
+        if not self._live and order is not None and self._place != (where, 10 * steps // most):
+            self._place = where, 10 * steps // most
+            self._console.print(f"{where}: {steps:,} of at most {most:,} steps", highlight=False)
         found = session.recommendation
         if found is not None and (found.base_lr, found.max_lr) != self._told:
             self._told = found.base_lr, found.max_lr

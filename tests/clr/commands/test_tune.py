@@ -14,7 +14,9 @@ import pytest
 from clr.commands.program import Program
 from clr.commands.tune import tune
 from clr.errors import BrokenProgram, InvalidArgument, ProgramDied
+from clr.extras import EXTRAS
 from clr.tuning.session import Order, Session
+from tests.clr.test_extras import ALSO_OF_THE_LIBRARY, python
 
 AWK = Path(__file__).parents[3] / "examples" / "commands" / "least_squares.awk"
 LENGTH: dict[str, Any] = {"epochs": 20, "iterations_per_epoch": 30, "progress": False}
@@ -130,10 +132,33 @@ def test_the_command_line_tunes_and_goes_on(program: Program) -> None:
         assert process.wait(60) != 0
     done = subprocess.run(command, capture_output=True, check=True, **more)
     assert "torch.optim.lr_scheduler.CyclicLR(" in done.stdout
+    told = done.stderr.splitlines()
+    assert re.fullmatch(r"range test, run \d+: [\d,]+ of at most 600 steps", told[0])
+    assert re.fullmatch(r"base_lr \S+, max_lr \S+ \(\w+ confidence\)", told[-1])
     assert (program.folder / "clr-tune.db").exists()
     starts_in_all = starts(program)
     subprocess.run(command, capture_output=True, check=True, **more)
     assert starts(program) == starts_in_all
+
+
+def test_it_needs_the_command_line_alone_of_what_clr_can_be_installed_with(program: Program) -> None:
+    absent = tuple(
+        {name for extra in EXTRAS if extra != "cli" for name in EXTRAS[extra]} - ALSO_OF_THE_LIBRARY - {"typer"}
+    )
+    options = [
+        "--epochs",
+        "20",
+        "--iterations-per-epoch",
+        "30",
+        "--budget",
+        "1",
+        "--save",
+        str(program.folder / "kept"),
+    ]
+    arguments = ["clr", "tune", *options, "--", "awk", "-f", str(AWK)]
+    done = python(f"import sys; sys.argv = {arguments!r}; from service.command import main; main()", absent=absent)
+    assert done.returncode == 0, done.stderr
+    assert "max_lr" in done.stdout
 
 
 @pytest.mark.parametrize(
