@@ -7,6 +7,7 @@ import vl_convert
 from clr.charts.comparison import comparison_chart
 from clr.charts.confirmation import confirmation_chart
 from clr.charts.look import Look, Size, Theme, look
+from clr.charts.parameters import importance_chart, parallel_chart
 from clr.charts.range_test import range_test_chart
 from clr.charts.schedule import schedule_chart
 from clr.charts.search import history_chart, search_chart
@@ -18,7 +19,9 @@ __all__ = [
     "comparison_chart",
     "confirmation_chart",
     "history_chart",
+    "importance_chart",
     "look",
+    "parallel_chart",
     "png",
     "range_test_chart",
     "schedule_chart",

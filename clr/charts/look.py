@@ -61,6 +61,7 @@ class Look:
                 labelColor=self.label,
                 titleColor=self.label,
                 titleFontWeight="normal",
+                titlePadding=8,
                 gridColor=self.grid,
                 domainColor=self.faint,
                 tickColor=self.faint,

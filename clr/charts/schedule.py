@@ -38,7 +38,11 @@ def schedule_chart(recommendations: Mapping[str, Document], epochs: float, look:
             axis=alt.Axis(title="epochs", grid=False, format=".6~g", tickCount=6),
             scale=alt.Scale(domain=[0, epochs], nice=False),
         ),
-        y=alt.Y("lr:Q", axis=alt.Axis(title="learning rate", format="~g", tickCount=5), scale=alt.Scale(zero=True)),
+        y=alt.Y(
+            "lr:Q",
+            axis=alt.Axis(title="learning rate", format="~g", tickCount=5),
+            scale=alt.Scale(type="log", nice=False),
+        ),
         color=colour,
         **({"strokeDash": alt.StrokeDash("name:N", sort=None, legend=None)} if several else {}),
     )

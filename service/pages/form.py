@@ -87,7 +87,9 @@ def field(schema: Schema, path: str, name: str = "", definitions: Schema | None 
             field(about, _join(path, key), _join(name, key), definitions) for key, about in bare["properties"].items()
         ]
     if kind == "variants":
-        inner = [_variant(_resolved(one, definitions), path, name, definitions) for one in bare["oneOf"]]
+        inner = [
+            found for one in bare["oneOf"] for found in _variants(_resolved(one, definitions), path, name, definitions)
+        ]
     return Field(name, path, kind, bare, nullable, tuple(found for found in inner if found))
 
 
@@ -98,8 +100,10 @@ def held(field: Field, value: Any = MISSING) -> dict[str, list[str]]:
     match field.kind:
         case "group" if value is not None:
             given = {} if value is MISSING else value
-            own = {field.name: ON} if field.nullable else {}
+            own = {field.name: ON} if field.nullable and not (value is MISSING and field.default is None) else {}
             return own | _held_within(field, given)
+        case "variants" if value is None or (value is MISSING and field.nullable):
+            return {field.name: [""]} | {k: v for one in field.fields for k, v in held(one).items()}
         case "variants":
             chosen = field.fields[0].label if value is MISSING else value["name"]
             group = next((one for one in field.fields if one.label == chosen), field.fields[0])
@@ -122,7 +126,7 @@ def held(field: Field, value: Any = MISSING) -> dict[str, list[str]]:
 def document(field: Field, sent: Sent) -> Any:
     """The value that was sent for a field; MISSING for what is left to its default."""
     value = _value(field, sent)
-    return MISSING if field.kind not in ("group", "variants") and value == field.default else value
+    return MISSING if value == field.default and (value is None or field.kind not in ("group", "variants")) else value
 
 
 def _value(field: Field, sent: Sent) -> Any:
@@ -134,6 +138,8 @@ def _value(field: Field, sent: Sent) -> Any:
                 return None
             found = {one.path.rpartition(".")[2]: document(one, sent) for one in field.fields}
             return {key: value for key, value in found.items() if value is not MISSING} or MISSING
+        case "variants" if field.nullable and not text:
+            return None
         case "variants":
             group = next((one for one in field.fields if one.label == text), None)
             args = MISSING if group is None else document(group, sent)
@@ -141,7 +147,7 @@ def _value(field: Field, sent: Sent) -> Any:
         case "flag":
             return bool(texts)
         case "choices":
-            return list(texts)
+            return list(texts) or (None if field.nullable else [])
         case "pair":
             ends = [end for part in "01" if (end := (sent.get(f"{field.name}.{part}") or [""])[0].strip())]
             return [_parsed(end) for end in ends] or (None if field.nullable else MISSING)
@@ -157,12 +163,14 @@ def _held_within(field: Field, value: Mapping[str, Any]) -> dict[str, list[str]]
     return found
 
 
-def _variant(schema: Schema, path: str, name: str, definitions: Schema) -> Field | None:
-    """The arguments of one variant: inputs of their own, at the one path that all variants share."""
-    own = schema["properties"]["name"]["const"]
+def _variants(schema: Schema, path: str, name: str, definitions: Schema) -> Iterator[Field]:
+    """The arguments under each name of a variant: inputs of their own, at the one path that all variants share."""
+    named = schema["properties"]["name"]
     args = _resolved(schema["properties"]["args"], definitions)
-    found = field(args, f"{path}.args", f"{name}.{own}", definitions)
-    return found and Variant(**{**vars(found), "variant": own})
+    for own in [named["const"]] if "const" in named else named["enum"]:
+        found = field(args, f"{path}.args", f"{name}.{own}", definitions)
+        if found is not None:
+            yield Variant(**{**vars(found), "variant": own})
 
 
 @dataclass(frozen=True)

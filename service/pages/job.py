@@ -1,18 +1,23 @@
 """``/jobs/{id}``: all about one job, as it goes on."""
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 import yaml
 from fastapi import Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from clr.errors import InvalidArgument
 from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
 from clr.tuning.cost import trainings_of_stages
+from clr.tuning.formats import FORMATS
 from clr.tuning.recommendation import Recommendation
 from service import actions
 from service.cursors import NumberCursor, split
+from service.pages.new import SentForm
 from service.pages.page import page_router, render
+from service.pages.scatter import scatter
 from service.parameters import DatabaseOfApp, JobId, Who
 from service.schemas import Document, JobView
 from service.store import events, jobs, recommendations, runs, studies
@@ -23,6 +28,10 @@ from service.store.runs import Tally
 router = page_router()
 
 SHOWN_TRIALS = 25
+MOST_TRAININGS = 1e6
+DOTS = 200
+"""Trials that can be pointed at; of a longer search an even sample."""
+
 STAGES = ("range_test", "search", "confirm")
 
 
@@ -39,6 +48,7 @@ def page(
         found = recommendations.get(session, job_id)
         tally = runs.tally(session, job_id)
         place = None if after is None else int(after)
+        sampled = runs.sample(session, job_id, "search", job.direction or "maximize", DOTS)
         rows = runs.browse(session, job_id, "search", limit=SHOWN_TRIALS + 1, after=place)
     trials, next_trials = split(rows, SHOWN_TRIALS, lambda row: row.number)
     document = found.document if found else None
@@ -53,6 +63,8 @@ def page(
         found=document,
         snippet=Recommendation.from_dict(document).to_python() if document else None,
         pictures=_pictures(job, found, tally),
+        scatter=scatter(sampled, job.direction, job.metric or "value"),
+        formats=FORMATS,
         trials=trials,
         after=after,
         next_trials=next_trials,
@@ -69,6 +81,12 @@ def cancel(database: DatabaseOfApp, who: Who, job_id: JobId) -> Response:
     return RedirectResponse(f"/jobs/{job_id}", 303)
 
 
+@router.post("/jobs/{job_id}/extend")
+def extend(database: DatabaseOfApp, who: Who, job_id: JobId, sent: SentForm) -> Response:
+    actions.extend(database, job_id, _trainings((sent.get("budget") or [""])[0]), by=who.name)
+    return RedirectResponse(f"/jobs/{job_id}", 303)
+
+
 @router.post("/jobs/{job_id}/delete")
 def delete(database: DatabaseOfApp, who: Who, job_id: JobId) -> Response:
     actions.delete(database, job_id, by=who.name)
@@ -82,6 +100,13 @@ def study(database: DatabaseOfApp, job_id: JobId) -> Response:
     if number is None:
         raise NotFound(f"job {job_id} has no study: its search has not begun")
     return RedirectResponse(f"/dashboard/studies/{number}", 303)
+
+
+def _trainings(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (number := float(text)) <= MOST_TRAININGS:
+            return number
+    raise InvalidArgument("budget", f"must be a number of trainings above 0 and at most {MOST_TRAININGS:g}", text)
 
 
 def _pictures(job: Job, found: RecommendationRow | None, tally: list[Tally]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from service.pages.page import page_router, render
 from service.parameters import NO_NUL, DatabaseOfApp
 from service.schemas import JobView
 from service.store import jobs, recommendations, workers
+from service.store.models import Job
 
 router = page_router()
 
@@ -33,7 +34,7 @@ def page(
         rows = jobs.browse(session, **filters, limit=SHOWN + 1, before=cursor)
         some, next_cursor = split(rows, SHOWN, lambda job: job.id)
         found = recommendations.of_jobs(session, [job.id for job in some])
-        shown = [(JobView.of(job), found[job.id].document if job.id in found else None) for job in some]
+        shown = [(JobView.of(job), found[job.id].document if job.id in found else None, _spent(job)) for job in some]
         tasks = [row.name for row in workers.tasks(session)]
         alive = len(workers.ready(session))
     return render(
@@ -47,3 +48,9 @@ def page(
         tasks=tasks,
         workers=alive,
     )
+
+
+def _spent(job: Job) -> float | None:
+    """What a job has cost so far, in trainings; None until it is known how long one is."""
+    one = job.spec["epochs"] * (job.iterations_per_epoch or 0)
+    return job.steps / one if one else None

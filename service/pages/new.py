@@ -29,12 +29,15 @@ router = page_router()
 
 MOST_INPUTS = 500
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Training": ("name", "args", "epochs", "batch_size", "optimizer", "seed"),
+    "Training": ("name", "args", "epochs", "budget", "batch_size", "optimizer", "seed"),
     "Range test": ("range_test",),
     "Search": ("search",),
     "Confirmation": ("confirm",),
     "Resources and limits": ("resources", "limits", "priority"),
 }
+
+LEFT_OUT = ("task", "mode", "command", "iterations_per_epoch", "direction")
+"""What the form has a place of its own for, and what only jobs that no worker's task trains may say."""
 
 
 async def _sent(request: Request) -> Sent:
@@ -75,6 +78,8 @@ def submit(
     sent: SentForm,
 ) -> Response:
     """Submit the job, or show what it would cost; what breaks a rule is told beside its field."""
+    if not sent.get("task"):
+        raise InvalidArgument("task", "must be the name of a task")
     form = _Form(database, settings, (sent.get("task") or [""])[0])
     spec, errors = form.checked(sent)
     if spec is None or "preview" in sent:
@@ -178,5 +183,5 @@ class _Form:
 @cache
 def _spec_fields() -> tuple[tuple[str, Field | None], ...]:
     schema = JobSpec.model_json_schema()
-    names = (name for name in schema["properties"] if name not in ("task", "mode"))
+    names = (name for name in schema["properties"] if name not in LEFT_OUT)
     return tuple((name, field(schema["properties"][name], name, definitions=schema["$defs"])) for name in names)

@@ -1,11 +1,13 @@
 """A job's pictures: each drawn from one specification, whoever asks for it."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from starlette.exceptions import HTTPException
 
+from clr.run import Direction
 from service.parameters import DatabaseOfApp, JobId
 from service.pictures import Form, LookOfPicture, Version, rendered
 from service.problems import responses
@@ -19,7 +21,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 SHOWN_TRIALS = 500
 """More dots than this cover one another; of a longer search an even sample is drawn, and the best trial."""
 
-Picture = Literal["schedule", "search", "history", "confirmation"]
+Picture = Literal["schedule", "search", "history", "parallel", "importance", "confirmation"]
 
 CONTENT = responses(404, 409, 422, 503, ok={"content": {"image/svg+xml": {}, "image/png": {}}})
 
@@ -40,7 +42,7 @@ def range_test_png(database: DatabaseOfApp, job_id: JobId, look: LookOfPicture, 
 def picture(
     database: DatabaseOfApp, job_id: JobId, picture: Picture, form: Form, look: LookOfPicture, v: Version = None
 ) -> Response:
-    """The recommended schedule, the search's trials, their history, or the confirmation. 409 while there is none."""
+    """The recommended schedule, the search's trials in four ways, or the confirmation. 409 while there is none."""
     return rendered(_DRAWN[picture](database, job_id, look), form, v)
 
 
@@ -79,6 +81,27 @@ def _trials(draw: str) -> Callable[[Database, str, Any], Any]:
     return drawn
 
 
+def _importance(database: Database, job_id: str, look: Any) -> Any:
+    from clr.charts import importance_chart
+
+    with database.read() as session:
+        job = jobs.get(session, job_id)
+        steps = runs.tally(session, job_id)
+    shares = _shares(database, job_id, job.direction or "maximize", sum(row.runs for row in steps))
+    if not shares:
+        raise HTTPException(409, "the trials are too few, or too much alike, to tell which parameters matter")
+    return importance_chart(shares, job.metric or "value", look)
+
+
+@lru_cache(maxsize=128)  # a second of computing, the same for each look until another trial ends
+def _shares(database: Database, job_id: str, direction: Direction, _version: int) -> dict[str, float]:
+    from clr.trials.importance import importances
+
+    with database.read() as session:
+        trials = runs.sample(session, job_id, "search", direction, SHOWN_TRIALS)
+    return importances(trials, direction)
+
+
 def _confirmation(database: Database, job_id: str, look: Any) -> Any:
     from clr.charts import confirmation_chart
 
@@ -99,5 +122,7 @@ _DRAWN: dict[Picture, Callable[[Database, str, Any], Any]] = {
     "schedule": _schedule,
     "search": _trials("search_chart"),
     "history": _trials("history_chart"),
+    "parallel": _trials("parallel_chart"),
+    "importance": _importance,
     "confirmation": _confirmation,
 }

@@ -92,7 +92,7 @@ def test_a_job_is_submitted_from_the_form_and_watched_to_its_end_without_a_reloa
     expect(page.get_by_role("status")).to_have_text("succeeded", timeout=WAIT_MS)
     assert page.evaluate("window.stayed"), "the page must not have been loaded again"
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
-    for title in ("The answer", "Range test", "The schedule over the whole training", "Search", "Confirmation"):
+    for title in ("The answer", "Range test", "Evidence", "Search"):
         expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
     pictures = page.locator("picture img")
     expect(pictures).to_have_count(5)
@@ -113,7 +113,7 @@ def test_a_job_is_cancelled_run_again_with_changes_and_deleted_by_the_keyboard_a
     page.get_by_role("button", name="Cancel").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_have_text("cancelled", timeout=WAIT_MS)
-    page.get_by_role("link", name="Re-run with changes").focus()
+    page.get_by_role("link", name="Clone").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_label("Hidden")).to_have_value("16")
     expect(page.get_by_label("Epochs").first).to_have_value("1000")

@@ -19,7 +19,7 @@ function same(shown, next) {
 
 async function replace(shown, next) {
   const rendered = next.innerHTML;
-  await Promise.all([...next.querySelectorAll("img")].map((image) => image.decode().catch(() => {})));
+  await Promise.all([...next.querySelectorAll("img:not([loading])")].map((image) => image.decode().catch(() => {})));
   const focused = shown.contains(document.activeElement) ? document.activeElement.id : "";
   const open = [...shown.querySelectorAll("details[open]")].length > 0;
   shown.replaceChildren(...next.childNodes);

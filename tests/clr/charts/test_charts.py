@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from clr.charts import look, png, range_test_chart, svg
+from clr.charts import importance_chart, look, parallel_chart, png, range_test_chart, schedule_chart, svg
 from clr.charts.range_test import SHOWN
 from clr.range_tests.bounds import Bounds
 from clr.range_tests.plan import RangeTest
@@ -168,3 +168,37 @@ def test_a_range_test_draws_itself() -> None:
     bounds = Bounds(0.01, 0.1, {"base_lr": (0.01, 0.02), "max_lr": (0.1, 0.2)}, "low")
     chart = RangeTest(bounds, [(run, curve)], {"lr": [0.01, 0.1], "loss": [2.0, 1.0]}).chart()
     assert "max_lr 0.1 (low)" in chart.to_json()
+
+
+TRIALS: list[Document] = [
+    {"number": 0, "max_lr": 0.1, "ratio": 4.0, "rise": 0.3, "stepsize_multiplier": 5.0, "value": 0.91},
+    {"number": 1, "max_lr": 0.3, "ratio": 9.0, "rise": 0.3, "stepsize_multiplier": 2.5, "value": 0.95},
+    {"number": 2, "max_lr": 0.2, "policy": "fixed", "baseline": "fixed", "value": 0.93},
+    {"number": 3, "max_lr": 0.9, "ratio": 2.0, "rise": 0.3, "stepsize_multiplier": 5.0, "value": None},
+]
+
+
+def test_each_trial_is_a_line_through_the_parameters_that_differ() -> None:
+    drawn = svg(parallel_chart(TRIALS, "accuracy", "maximize"))
+    words = {text.text for text in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"max_lr", "ratio", "stepsize, epochs", "accuracy", "0.3", "9", "0.95"} <= words
+    assert "rise" not in words, "all had the same"
+
+
+@pytest.mark.parametrize("trials", [[], TRIALS[:1], TRIALS[3:], [TRIALS[2] | {"value": -3.0}] * 2])
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_few_or_equal_trials_are_drawn_too(trials: list[Document], direction: str) -> None:
+    assert svg(parallel_chart(trials, "loss", direction)).startswith("<svg")
+
+
+def test_shares_are_bars_in_their_order_with_their_numbers() -> None:
+    drawn = svg(importance_chart({"policy": 0.74, "max_lr": 0.26}, "accuracy"))
+    words = [text.text for text in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    assert words.index("policy") < words.index("max_lr")
+    assert {"74 %", "26 %"} <= set(words)
+
+
+def test_the_rate_of_a_schedule_is_on_a_logarithmic_axis() -> None:
+    bounds = {"base_lr": 0.001, "max_lr": 0.1, "policy": "triangular", "stepsize": 50, "iterations_per_epoch": 10}
+    drawn = json.loads(schedule_chart({"recommended": bounds}, 10).to_json())
+    assert drawn["encoding"]["y"]["scale"]["type"] == "log"

@@ -30,6 +30,15 @@ RUNS = [
 EVIDENCE = {"metric": HOSTILE, "direction": "maximize", "epochs": 10.0, "seeds": 2, "runs": RUNS, "verdict": HOSTILE}
 
 
+ABOUT = {
+    "iterations_per_epoch": 15,
+    "metric": "accuracy",
+    "direction": "maximize",
+    "trained_with": None,
+    "predicted_steps": 900,
+}
+
+
 def point(step: int, metric: float | None = 0.5) -> dict[str, Any]:
     return {"step": step, "lr": [0.001, 0.01], "loss": [2.0, 1.0], "metric": metric, "diverged": False}
 
@@ -89,6 +98,60 @@ def test_a_job_page_shows_each_stage_and_the_answer(client: httpx.Client, whole:
     assert "data-events" not in page, "a finished job has nothing to follow"
 
 
+def test_each_trial_can_be_pointed_at_and_tells_all_of_itself(client: httpx.Client, whole: str) -> None:
+    page = text(client.get(f"/jobs/{whole}"))
+    told = [unescape(found) for found in re.findall(r"<circle [^>]*><title>([^<]*)</title>", page)]
+    assert len(told) == 30
+    wanted = (
+        f"trial 29: {HOSTILE} 0.96667; policy {HOSTILE}, base_lr 0.001, max_lr 0.006, ratio 6, stepsize_multiplier 5"
+    )
+    assert told[-1] == wanted, "the best one on top"
+
+
+def test_a_baseline_that_won_is_shown_with_its_own_lines(
+    client: httpx.Client, worker: Any, submit: Submit, recommendation: dict[str, Any]
+) -> None:
+    job_id = submit()["id"]
+    worker.claim()
+    other = {"name": "one_cycle", "lr": 0.1, "mean": 0.99, "better": True, "python": "OneCycleLR(...)"}
+    lesser = {"name": "fixed", "lr": 0.05, "mean": 0.9, "better": False, "python": "not shown"}
+    worker.recommend(recommendation | {"job_id": job_id, "alternatives": [other, lesser]})
+    page = text(client.get(f"/jobs/{job_id}"))
+    assert "Instead: one cycle at 0.1, mean 0.99" in page
+    assert "OneCycleLR(...)" in page
+    assert "not shown" not in page
+
+
+def test_a_job_that_succeeded_is_extended_from_its_page(
+    client: httpx.Client, worker: Any, submit: Submit, recommendation: dict[str, Any]
+) -> None:
+    job_id = submit()["id"]
+    worker.claim()
+    worker.recommend(recommendation | {"job_id": job_id})
+    worker.write(jobs.set_training, **ABOUT)
+    worker.write(jobs.set_range_test, document={"bounds": BOUNDS, "smoothed": None})
+    assert client.post(f"/jobs/{job_id}/extend", data={"budget": "2"}).status_code == 409
+    worker.end()
+    for wrong in ("", "-1", "nan", "1e9", "many"):
+        assert client.post(f"/jobs/{job_id}/extend", data={"budget": wrong}).status_code == 422
+    answer = client.post(f"/jobs/{job_id}/extend", data={"budget": "2.5"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/jobs/{job_id}")
+    assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "queued"
+
+
+def test_the_list_tells_the_value_and_what_was_spent(
+    client: httpx.Client, worker: Any, submit: Submit, recommendation: dict[str, Any]
+) -> None:
+    submit(epochs=10, budget=6)
+    worker.claim()
+    worker.write(jobs.set_training, **ABOUT)
+    worker.write(jobs.progress, stage="search", progress=0.5, steps=375)
+    runs = [{"name": "recommended", "mean": 0.9731, "std": 0.01}]
+    worker.recommend(recommendation | {"evidence": EVIDENCE | {"metric": "accuracy", "runs": runs}})
+    page = re.sub(r"<[^>]*>", "", text(client.get("/")))
+    assert re.search(r"0\.9731 accuracy\s+2\.5 of 6", page)
+
+
 def test_trials_are_paged(client: httpx.Client, whole: str) -> None:
     first = text(client.get(f"/jobs/{whole}"))
     assert first.count('<th scope="row" class="number">') == 25
@@ -127,6 +190,13 @@ def test_a_form_is_submitted_once_and_only_what_differs_from_the_defaults_is_sen
     assert spec["confirm"]["baselines"] == ["fixed"]
     again = unescape(text(client.get(f"/jobs/new?from={path.rpartition('/')[2]}")))
     assert '"optimizer": {"name": "Adam", "args": {"amsgrad": true}}' in again
+    others = {"task": "digits", "optimizer": "Adamax", "optimizer.Adamax": '{"eps": 1e-9}', "preview": "1"}
+    shown = unescape(text(client.post("/jobs/new", data=others)))
+    assert '"optimizer": {"name": "Adamax", "args": {"eps": 1e-09}}' in shown
+    assert (
+        '"optimizer"'
+        not in unescape(text(client.post("/jobs/new", data=others | {"optimizer": ""}))).split('<pre id="curl"')[1]
+    )
     assert '"ratio": [2, 8]' in again
 
 
@@ -151,9 +221,34 @@ def test_what_breaks_a_rule_is_told_beside_its_field(
     assert not client.get("/v1/jobs").json()["items"]
 
 
+def test_the_form_as_it_comes_is_the_task_and_nothing_more(client: httpx.Client, worker: Any) -> None:
+    assert not re.search(r'name="notify" checked', text(client.get("/jobs/new?task=digits")))
+    shown = unescape(
+        text(
+            client.post(
+                "/jobs/new",
+                data={
+                    "search": "on",
+                    "confirm": "on",
+                    "search.policies": "triangular",
+                    "search.ratio.0": "1.5",
+                    "search.ratio.1": "20",
+                    "search.rise.0": "0.05",
+                    "search.rise.1": "0.5",
+                    "task": "digits",
+                    "direction": "",
+                    "optimizer": "",
+                    "preview": "1",
+                },
+            )
+        )
+    )
+    assert "task: digits\n</pre>" in shown
+
+
 def test_a_form_beyond_all_measure_is_a_problem(client: httpx.Client, worker: Any) -> None:
     many = "&".join(f"a{number}=1" for number in range(600))
-    for body in (many, "task=digits&args=" + "[" * 2000, "task=\ud800".encode("utf-8", "surrogatepass"), b"\xff=%00"):
+    for body in (many, "task=a:b&args=" + "[" * 2000, "task=\ud800".encode("utf-8", "surrogatepass"), b"\xff=%00"):
         answer = client.post("/jobs/new", content=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
         assert answer.status_code == 422, body
 
