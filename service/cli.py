@@ -99,6 +99,9 @@ def submit(
     code: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Upload this folder, and find the task module:function in it.")
     ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Trainings that the whole job may cost, instead of what the spec says.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Store nothing; print the spec with its defaults, and what it would cost.")
     ] = False,
@@ -109,6 +112,8 @@ def submit(
     from service.spec_file import read
 
     job_spec = read(spec)
+    if budget is not None:
+        job_spec["budget"] = budget
     if code is not None and job_spec.get("code") is not None:
         raise typer.TyperException(f"code: is {job_spec['code']!r} in {spec}; leave it out there, or --code here")
     if dry_run and wait:
@@ -190,6 +195,22 @@ def cancel(job_id: JobId) -> None:
     """Stop a job; what was found stays. Prints its state."""
     with _client() as client:
         typer.echo(client.job(job_id).cancel().state)
+
+
+@app.command()
+def extend(
+    job_id: JobId,
+    budget: Annotated[float, typer.Option(help="Trainings that it may cost in addition.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end and print what was found.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Go on with a finished job from all that it knows. Prints its state."""
+    with _client() as client:
+        job = client.job(job_id).extend(budget)
+        if wait:
+            _follow(job, json)
+        else:
+            typer.echo(job.state)
 
 
 @app.command()

@@ -90,6 +90,9 @@ def recommendation(found: Mapping[str, Any], as_json: bool) -> None:
         data(found)
         return
     console = Console(soft_wrap=True)
+    for other in found.get("alternatives") or []:
+        if other["better"]:
+            console.print(Text(f"{other['name']} did better on the same seeds; its lines:\n{other['python']}"))
     console.print(_bounds(found))
     if found.get("evidence"):
         console.print(_runs(found["evidence"]))

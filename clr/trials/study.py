@@ -78,11 +78,16 @@ class Study:
         rates = [low, high, bounds.max_lr / MARGIN, bounds.max_lr * MARGIN, *(one["max_lr"] for one in self.earlier)]
         limit = highest or math.inf
         self.max_lr = (min(*rates, limit), min(max(rates), limit))
-        sampler = optuna.samplers.TPESampler(seed=seed)
         with _quiet():
-            self.optuna = optuna.create_study(direction=direction, sampler=sampler)
+            self.optuna = optuna.create_study(direction=direction)
+        self._seed = seed
         self._asked: dict[int, optuna.Trial] = {}
         self._first: list[dict[str, Any]] = []
+
+    def _sampler(self) -> optuna.samplers.BaseSampler:
+        import optuna
+
+        return optuna.samplers.TPESampler(seed=self._seed + len(self.optuna.get_trials(deepcopy=False)))
 
     @property
     def reasons(self) -> list[str]:
@@ -151,6 +156,8 @@ class Study:
                 then Optuna chooses.
             attributes: what else the trial is to show.
         """
+        # Of its number alone: a search that is taken up again then goes on as it would have.
+        self.optuna.sampler = self._sampler()
         lined_up = self._first.pop(0) if self._first else None
         params = lined_up if params is None else params
         if params is not None:
@@ -182,7 +189,7 @@ class Study:
         import optuna
 
         with _quiet():
-            apart = optuna.create_study(direction=self.direction, sampler=self.optuna.sampler)
+            apart = optuna.create_study(direction=self.direction, sampler=self._sampler())
         apart.add_trials([trial for trial in self.optuna.get_trials(deepcopy=False) if trial.state.is_finished()])
         return [self._propose(apart.ask(), self.max_lr) for _ in range(count)]
 

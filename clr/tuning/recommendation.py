@@ -206,7 +206,16 @@ class Recommendation:
             arguments = self.arguments
         lines = "\n".join(f"    {name}={value!r}," for name, value in arguments.items())
         shown = {"module": module, "function": function, "arguments": lines, "cycle": 2 * self.stepsize}
-        return PASTE.format(**asdict(self) | shown)
+        return self._better() + PASTE.format(**asdict(self) | shown)
+
+    def _better(self) -> str:
+        """What to say first where another schedule clearly did better: which, and its lines, commented out."""
+        return "".join(
+            f"# clr: {other['name']} at {other['lr']:.3g} did clearly better on the same seeds; its lines:\n"
+            + "".join(f"#   {line}\n" for line in other["python"].strip().splitlines())
+            for other in self.alternatives
+            if other["better"]
+        )
 
     def to_yaml(self) -> str:
         """The document as YAML."""

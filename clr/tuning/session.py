@@ -484,7 +484,7 @@ class Session:
         length = self._trial_length
         trainings = floor(left / length.steps + 1e-9)
         size = field_size(trainings)
-        if length.steps < SHORTEST_TRIAL * self.training.length.steps or size < 2:
+        if size < 2:
             self._reasons.append("the budget leaves no room to train the range test's answer beside others")
             return
         if self.study is None:
@@ -518,10 +518,11 @@ class Session:
         whole = self.training.length
         if self.spec.search.epochs is not None:
             return TrainingLength(self.spec.search.epochs, whole.iterations_per_epoch)
-        share = min(1.0, left / (ENOUGH_CANDIDATES * whole.steps))
-        if share < 1.0 and share >= SHORTEST_TRIAL:
-            self._reasons.append(f"trained beside others for {share:.0%} of the epochs, which the budget allows")
-        return whole if share == 1.0 else TrainingLength(share * whole.epochs, whole.iterations_per_epoch)
+        share = left / (ENOUGH_CANDIDATES * whole.steps)
+        if not SHORTEST_TRIAL <= share < 1.0:
+            return whole
+        self._reasons.append(f"trained beside others for {share:.0%} of the epochs, which the budget allows")
+        return TrainingLength(share * whole.epochs, whole.iterations_per_epoch)
 
     def _field(self, size: int, entrants: Sequence[Entrant], extra: Sequence[Entrant]) -> list[Entrant]:
         """Who enters: where the range test is sure of its answer the baselines come first, else other rates."""
@@ -572,11 +573,20 @@ class Session:
             rates = [one.candidate.max_lr for one in self.race.entrants if one.candidate is not None and one.values]
             self._give_up(rates)
             return
-        self._found = self.training.length.stretch(winner.candidate)
+        self._found = self._whole(winner.candidate)
         if winner is not self.race.own:
             lead = self.race.lead(winner, self.race.own)
             by = "on seeds where it diverged" if lead is None else f"by {lead.difference:.3g} +- {lead.error:.2g}"
             self._reasons.append(f"ahead of the range test's own max_lr {self.race.own.params['max_lr']:.3g} {by}")
+
+    def _whole(self, candidate: Candidate) -> Candidate:
+        """The same for the whole training, with as many cycles as the range test's own where it has as many here."""
+        assert self._bounds is not None
+        own, whole = self._bounds.candidate(self._trial_length), self._bounds.candidate(self.training.length)
+        if own is None or whole is None or candidate.cycles != own.cycles:
+            return self.training.length.stretch(candidate)
+        ratio = candidate.max_lr / candidate.base_lr
+        return self.training.length.propose(candidate.max_lr, ratio, whole.cycles, candidate.policy, candidate.rise)
 
     def _give_up(self, rates: Sequence[float]) -> None:
         """Every training at these rates diverged or failed: nothing that did is recommended."""

@@ -25,11 +25,9 @@ def digits() -> Task:
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_baseline_learns_over_the_whole_budget(digits: Task, name: str, kind: str) -> None:
     task = replace(digits, batch_size=32, optimizer=optimizer(kind))
-    rates = BASELINES[name].rates(RATE[kind])
-    curves = [curve_of(task, BASELINES[name].run(lr, BUDGET, seed=0)) for lr in rates]
-    assert {len(curve.lr) for curve in curves} == {222}
-    assert max(curve.value or 0 for curve in curves) > 0.85
-    assert len({curve.value for curve in curves}) == len(rates)
+    curve = curve_of(task, BASELINES[name].run(BASELINES[name].best_rate(RATE[kind]), BUDGET, seed=0))
+    assert len(curve.lr) == 222
+    assert (curve.value or 0) > 0.8
 
 
 def test_the_rate_falls_to_a_tenth_where_the_metric_no_longer_improves(digits: Task) -> None:

@@ -1,0 +1,209 @@
+"""The session on made-up trainings: its order, its budget, and its taking up from what was told."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clr.range_tests.bounds import Bounds
+from clr.run import Curve, Point, Run
+from clr.schedules.cycles import TrainingLength
+from clr.spec import JobSpec
+from clr.tuning.session import Order, Over, Session, ToldRun, Training, Waiting
+from tests.clr.simulated import EDGE_OF_STABILITY, Simulate, bowl
+
+LENGTH = TrainingLength(20, 50)
+TRAINING = Training(LENGTH, "loss", "minimize", {"name": "SGD", "args": {}}, 32)
+
+
+def make(**fields: Any) -> Session:
+    return Session(JobSpec(task="digits", **fields), TRAINING, extensions=fields.pop("extensions", ()))
+
+
+def points_of(curve: Curve) -> list[Point]:
+    return [Point(len(curve.loss), curve.lr, curve.loss, curve.metric[-1] if curve.metric else None, curve.diverged)]
+
+
+def finish(
+    session: Session, simulate: Simulate, stop_after: int | None = None, told: Callable[[ToldRun], None] | None = None
+) -> list[Order]:
+    orders = []
+    while stop_after is None or len(orders) < stop_after:
+        order = session.next()
+        if isinstance(order, Over):
+            break
+        assert isinstance(order, Order)
+        orders.append(order)
+        session.hear(order.stage, order.number, points_of(simulate(order.run)))
+        ended = session.end(order.stage, order.number)
+        if told is not None:
+            told(ended)
+    return orders
+
+
+def test_a_default_job_costs_six_trainings_at_most_and_compares_its_answer() -> None:
+    session = make()
+    orders = finish(session, bowl())
+    assert session.steps <= 6 * LENGTH.steps
+    assert [order.stage for order in orders] == sorted(
+        (order.stage for order in orders), key=["range_test", "search"].index
+    )
+    found = session.recommendation
+    assert found is not None
+    assert found.source == "search"
+    assert found.evidence is not None
+    assert {run["name"] for run in found.evidence.runs} >= {"recommended", "fixed", "one_cycle"}
+    assert found.max_lr is not None
+    assert found.max_lr < EDGE_OF_STABILITY
+    assert (found.optimizer, found.batch_size) == ({"name": "SGD", "args": {}}, 32)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(0.1, 30), st.integers(0, 3))
+def test_no_job_costs_more_than_its_budget(budget: float, seed: int) -> None:
+    session = make(budget=budget, seed=seed)
+    finish(session, bowl())
+    assert session.steps <= max(1.0, budget * LENGTH.steps)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 40), st.booleans())
+def test_a_session_broken_off_anywhere_goes_on_to_the_same_end(after: int, with_trials: bool) -> None:
+    fields: dict[str, Any] = {"search": {"trials": 6}, "confirm": {"seeds": 2}} if with_trials else {"budget": 12}
+    whole = make(**fields)
+    finish(whole, bowl())
+    told: list[ToldRun] = []
+    finish(make(**fields), bowl(), stop_after=after, told=told.append)
+    again = make(**fields)
+    again.restore(told)
+    finish(again, bowl())
+    assert whole.recommendation == again.recommendation
+
+
+def test_given_numbers_are_kept_to() -> None:
+    session = make(search={"trials": 5}, confirm={"seeds": 2, "baselines": ["fixed"]})
+    orders = finish(session, bowl())
+    assert sum(order.stage == "search" for order in orders) == 5
+    confirmed = [order for order in orders if order.stage == "confirm"]
+    assert len(confirmed) in (4, 6)  # the range test's own, the best trial unless it is the same, a fixed rate
+    assert session.recommendation is not None
+    assert session.recommendation.source == "confirm"
+
+
+def test_without_a_search_the_range_test_is_all() -> None:
+    session = make(search=None)
+    assert {order.stage for order in finish(session, bowl())} == {"range_test"}
+    assert session.recommendation is not None
+    assert session.recommendation.source == "range_test"
+
+
+def test_where_every_training_diverges_nothing_that_did_is_recommended() -> None:
+    def simulate(run: Run) -> Curve:
+        curve = bowl()(run)
+        short = run.steps < LENGTH.steps // 2
+        return curve if short else replace(curve, diverged=True)
+
+    for fields in ({}, {"search": {"trials": 4}, "confirm": None}):
+        session = make(**fields)
+        finish(session, simulate)
+        found = session.recommendation
+        assert found is not None
+        assert found.max_lr is None
+        assert found.confidence == "inconclusive"
+        assert "every training diverged or failed" in found.reasons[0]
+
+
+def test_a_failing_range_test_ends_the_session_with_the_reason() -> None:
+    session = make()
+    order = session.next()
+    assert isinstance(order, Order)
+    session.tell_failed(order.stage, order.number)
+    over = session.next()
+    assert isinstance(over, Over)
+    assert session.failure == over.reason == "range_test run 0 failed"
+
+
+def test_others_wait_until_the_runs_under_way_have_ended() -> None:
+    session = make()
+    taken = []
+    while isinstance(order := session.next(), Order):
+        taken.append(order)
+    assert isinstance(order, Waiting)
+    assert session.under_way == taken
+    for one in taken:
+        session.hear(one.stage, one.number, points_of(bowl()(one.run)))
+        session.end(one.stage, one.number)
+    assert isinstance(session.next(), Order)
+
+
+def test_runs_in_the_hands_of_trainers_are_not_ordered_again() -> None:
+    session = make()
+    first = session.next()
+    assert isinstance(first, Order)
+    again = make()
+    again.restore([ToldRun(first, "running", [], None)], in_hands=True)
+    second = again.next()
+    assert second != first
+    assert first in again.under_way
+
+
+def test_max_steps_is_never_passed_and_what_was_found_until_then_is_recommended() -> None:
+    session = make(limits={"max_steps": 3 * LENGTH.steps})
+    finish(session, bowl())
+    assert session.steps <= 3 * LENGTH.steps
+    found = session.recommendation
+    assert found is not None
+    assert found.max_lr is not None
+    assert "limits.max_steps = 3000 was reached" in found.warnings[0]
+
+
+def test_a_limit_before_the_range_test_ended_is_inconclusive() -> None:
+    session = make()
+    session.next()
+    session.limit("limits.max_seconds = 5")
+    assert session.hear("range_test", 0, []).stop
+    found = session.recommendation
+    assert found is not None
+    assert found.reasons == ["limits.max_seconds = 5 was reached before the range test ended"]
+
+
+def test_an_extension_goes_on_from_all_that_was_known() -> None:
+    told: list[ToldRun] = []
+    first = make()
+    finish(first, bowl(), told=told.append)
+    more = Session(first.spec, TRAINING, extensions=[4])
+    more.restore(told)
+    orders = finish(more, bowl())
+    assert 2 <= len(orders) <= 4
+    assert {order.stage for order in orders} == {"search"}
+    assert orders[0].number == sum(one.order.stage == "search" for one in told)
+    assert {order.run.seed for order in orders}.isdisjoint(one.order.run.seed for one in told)
+
+
+def test_a_recorded_ramp_takes_the_place_of_the_range_test() -> None:
+    bounds = Bounds(0.01, 0.1, {"base_lr": (0.005, 0.03), "max_lr": (0.05, 0.2)}, "medium")
+    session = Session(JobSpec(task="mine"), TRAINING, recorded=bounds, recorded_steps=LENGTH.steps)
+    assert {order.stage for order in finish(session, bowl())} == {"search"}
+    assert session.steps <= 6 * LENGTH.steps
+
+
+def test_a_budget_that_holds_few_trainings_shortens_them_and_says_so() -> None:
+    session = make(budget=2.5)
+    orders = finish(session, bowl())
+    searched = [order for order in orders if order.stage == "search"]
+    assert searched
+    assert all(order.run.steps < LENGTH.steps for order in searched)
+    assert session.recommendation is not None
+    assert any("of the epochs, which the budget allows" in reason for reason in session.recommendation.reasons)
+    assert session.recommendation.stepsize == LENGTH.steps // 2, "it is recommended for the whole training"
+
+
+@pytest.mark.parametrize("max_lr", [0.001, 0.02])
+def test_no_rate_above_the_callers_own_limit_is_tried(max_lr: float) -> None:
+    session = make(range_test={"max_lr": max_lr}, budget=12)
+    orders = finish(session, bowl())
+    ours = [order.run.max_lr for order in orders if order.params.get("baseline") is None]
+    assert max(ours) <= max_lr * 1.0001
