@@ -96,6 +96,7 @@ class EventStream(Response):
 @router.get(
     "/v1/jobs/{job_id}/events",
     summary="Events as they happen",
+    status_code=200,
     response_class=EventStream,
     responses=responses(404, 422, 503, ok={"content": {"text/event-stream": {"example": EXAMPLE}}}),
 )
