@@ -5,11 +5,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, cached_property
 from importlib import import_module
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from clr.commands import DECIDES, RANKS
 from clr.errors import ClrError, InvalidArgument
@@ -73,12 +74,15 @@ def current_run(
     for name, value in given.items():
         if value is None:
             raise InvalidArgument(name, "is required where the program is started by hand, and not by clr")
-    for name, count in (("steps", steps), ("evaluate_every", evaluate_every or 1)):
-        if not is_number(count) or count != int(count or 0) or count < 1:
-            raise InvalidArgument(name, "must be a whole number of steps, at least 1", count)
+    for name, count, least in (("steps", steps, 1), ("evaluate_every", evaluate_every or 1, 1), ("seed", seed, 0)):
+        if not is_number(count) or count != int(count or 0) or count < least:
+            raise InvalidArgument(name, f"must be a whole number, at least {least}", count)
     given |= {"policy": policy, "step_size_down": step_size_down, "gamma": gamma, "seed": seed}
-    run = Run(**given, evaluate_every=evaluate_every or _cycle(given))
-    report = _CurveFile(curve, rate_of(run)) if curve is not None and _leads(os.environ) else None
+    run = Run(**given, evaluate_every=evaluate_every or 1)
+    rate = rate_of(run)
+    if evaluate_every is None:
+        run = replace(run, evaluate_every=_cycle(run))
+    report = _CurveFile(curve, rate) if curve is not None and _leads(os.environ) else None
     return CurrentRun(run, report)
 
 
@@ -101,10 +105,10 @@ def _handed(path: str, points: str | None, leads: bool) -> "CurrentRun":
     return CurrentRun(run, _Points(points) if leads else None)
 
 
-def _cycle(given: Mapping[str, Any]) -> int:
+def _cycle(run: Run) -> int:
     """Steps between the ends of cycles; all of them where there are none."""
-    cycle = given["step_size_up"] + (given["step_size_down"] or given["step_size_up"])
-    return int(min(cycle, given["steps"]) if given["policy"] in CYCLIC else given["steps"])
+    cycle = run.step_size_up + (run.step_size_down or run.step_size_up)
+    return min(cycle, run.steps) if run.policy in CYCLIC else run.steps
 
 
 def _leads(environment: Mapping[str, str]) -> bool:
@@ -260,16 +264,15 @@ class _Points:
 
 
 class _CurveFile:
-    """Writes what is reported by hand as a curve: ``lr,loss,metric``, a row a step. Says once where it is."""
+    """Writes what is reported by hand as a curve: ``lr,loss,metric``, a row a step. Says once where it is.
+
+    Nothing is written before the first report: a process that imports the script alone must not replace its curve.
+    """
 
     def __init__(self, path: str | Path, rate: Callable[[int], float]) -> None:
-        self._file = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115  # as long as the program runs
-        self._file.write("lr,loss,metric\n")
-        self._rate = rate
+        self._path, self._rate = Path(path).absolute(), rate
         self._step = 0
         self._row: list[float | None] = [None, None]
-        atexit.register(self._close)
-        print(f"clr: started by hand; the curve is written to {Path(path).absolute()}", file=sys.stderr)
 
     def __call__(self, step: int, loss: float | None, metric: float | None) -> None:
         if step != self._step:
@@ -277,10 +280,19 @@ class _CurveFile:
         self._step = step
         self._row = [new if new is not None else old for new, old in zip((loss, metric), self._row, strict=True)]
 
+    @cached_property
+    def _file(self) -> TextIO:
+        file = self._path.open("w", encoding="utf-8", buffering=1)
+        file.write("lr,loss,metric\n")
+        atexit.register(self._close)
+        print(f"clr: started by hand; the curve is written to {self._path}", file=sys.stderr)
+        return file
+
     def _write(self) -> None:
+        file = self._file
         if self._step:
             cells = ["" if value is None else repr(value) for value in self._row]
-            self._file.write(f"{self._rate(self._step - 1)!r},{','.join(cells)}\n")
+            file.write(f"{self._rate(self._step - 1)!r},{','.join(cells)}\n")
         self._row = [None, None]
 
     def _close(self) -> None:

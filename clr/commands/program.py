@@ -75,10 +75,8 @@ class Program:
         if run.optimizer is not None or run.patience is not None:
             raise BrokenProgram(f"run: must leave optimizer and patience to the program, but has {run!r}")
         told = {name: getattr(run, name) for name in DECIDES} | dict(about)
-        if run.is_ramp:
-            told["evaluate_every"] = (
-                run.steps
-            )  # the metric along a ramp is for the picture, and would cost more than it
+        if run.is_ramp:  # the metric along a ramp is for the picture, and would cost more than the ramp
+            told["evaluate_every"] = run.steps
         with _run_folder(told) as place, _started(self, place) as (process, output):
             yield from _Following(self, run, place, process, output).points()
 

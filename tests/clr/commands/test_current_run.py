@@ -184,9 +184,11 @@ for step in range(run.steps):
     ("given", "message"),
     [
         ({"base_lr": None}, "base_lr: is required where the program is started by hand"),
-        ({"steps": 0}, "steps: must be a whole number of steps, at least 1, but got 0"),
+        ({"steps": 0}, "steps: must be a whole number, at least 1, but got 0"),
         ({"evaluate_every": 1.5}, "evaluate_every: must be a whole number"),
         ({"base_lr": 1.0}, "base_lr: must be at most max_lr"),
+        ({"seed": -1}, "seed: must be a whole number, at least 0"),
+        ({"step_size_up": "4"}, "must be a whole number of steps"),
         ({"policy": "sine"}, "policy: must be one of"),
     ],
 )
@@ -197,8 +199,15 @@ def test_by_hand_what_is_given_must_hold(given: dict[str, Any], message: str) ->
 
 def test_by_hand_other_ranks_write_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    clr.current_run(**BY_HAND)
+    run = clr.current_run(**BY_HAND)
+    run.log(loss=run.lr(0))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_by_hand_a_process_that_logs_nothing_replaces_no_curve(tmp_path: Path) -> None:
+    (tmp_path / "clr-curve.csv").write_text("that of the process that trains")
+    clr.current_run(**BY_HAND)
+    assert (tmp_path / "clr-curve.csv").read_text() == "that of the process that trains"
 
 
 def test_a_rank_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
