@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx
+from httpx_sse import EventSource
+from tenacity import AsyncRetrying
 
 from clr.bundles.archive import digest_of
 from clr.bundles.packing import pack
@@ -17,14 +19,15 @@ from clr.client.calls import (
     OUTAGE_S,
     POLL_S,
     SILENCE_S,
-    Attempts,
     Call,
     ClientError,
     checked_url,
     job_path,
     refusal,
+    retries,
+    unreachable,
 )
-from clr.client.event_stream import Event, EventDecoder
+from clr.client.event_stream import Event
 from clr.client.progress import Progress
 from clr.client.results import FINISHED, JobDocument, RecordedTest, TrialResult
 from clr.client.service_run import AsyncServiceRun
@@ -213,10 +216,9 @@ class AsyncClient:
             if answer.is_error:
                 await answer.aread()
                 raise refusal(answer)
-            decoder = EventDecoder()
-            async for chunk in answer.aiter_bytes():
-                for event in decoder.feed(chunk):
-                    yield event
+            async for sent in EventSource(answer).aiter_sse():
+                if sent.data:  # else a sign of life
+                    yield Event.of(sent)
 
     async def _all(self, path: str, **filters: str | None) -> AsyncIterator[dict[str, Any]]:
         cursor: str | None = None
@@ -235,15 +237,11 @@ class AsyncClient:
         self, method: str, path: str, *, repeatable: bool = False, patience_s: float | None = None, **request: Any
     ) -> httpx.Response:
         """As ``Client._send``."""
-        attempts = Attempts(self.url, repeatable, self.patience_s if patience_s is None else patience_s)
-        while True:
-            outcome = await self._try(method, path, request)
-            if isinstance(outcome, httpx.Response) and outcome.is_success:
-                return outcome
-            await asyncio.sleep(attempts.pause_s(outcome))
-
-    async def _try(self, method: str, path: str, request: dict[str, Any]) -> httpx.Response | httpx.TransportError:
+        policy = retries(repeatable, self.patience_s if patience_s is None else patience_s)
         try:
-            return await self._http.request(method, path, **request)
+            answer: httpx.Response = await AsyncRetrying(**policy)(self._http.request, method, path, **request)
         except httpx.TransportError as error:
-            return error
+            raise unreachable(self.url, error) from error
+        if not answer.is_success:
+            raise refusal(answer)
+        return answer

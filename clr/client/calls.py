@@ -1,7 +1,6 @@
 """The calls of a clr service: what is sent, how its answer reads, when it is tried again. The clients do the I/O."""
 
 import math
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
+from tenacity import RetryCallState, retry_if_exception_type, retry_if_result, stop_before_delay, wait_exponential
 
 from clr.client.results import RecordedTest, TrialResult
 from clr.errors import ClrError, InvalidArgument
@@ -184,44 +184,40 @@ def checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
-class Attempts:
-    """When one call is tried again.
+def retries(repeatable: bool, patience_s: float) -> dict[str, Any]:
+    """When one call is tried again, as arguments of ``tenacity.Retrying``; the last outcome is what comes of it.
 
     What never arrived may always be; what may have arrived only where a repetition does no harm.
 
     Args:
-        url: of the service, for messages.
         repeatable: whether a repetition does no harm.
         patience_s: how long to try.
     """
+    away = AWAY if repeatable else frozenset({503})
+    lost = httpx.TransportError if repeatable else httpx.ConnectError
+    return {
+        "retry": retry_if_exception_type(lost) | retry_if_result(lambda answer: answer.status_code in away),
+        "wait": _pause_s,
+        "stop": stop_before_delay(patience_s),
+        "retry_error_callback": lambda state: state.outcome.result(),
+    }
 
-    def __init__(self, url: str, repeatable: bool, patience_s: float):
-        self._url = url
-        self._away: frozenset[int] = AWAY if repeatable else frozenset({503})
-        self._lost: type[httpx.TransportError] = httpx.TransportError if repeatable else httpx.ConnectError
-        self._deadline, self._next_s = time.monotonic() + patience_s, 0.1
 
-    def pause_s(self, outcome: httpx.Response | httpx.TransportError) -> float:
-        """Seconds until the next attempt, after one that failed; raises where there is to be none."""
-        if isinstance(outcome, httpx.Response):
-            wait_s = self._asked_s(outcome)
-            if outcome.status_code not in self._away or time.monotonic() + wait_s > self._deadline:
-                raise refusal(outcome)
-        else:
-            wait_s = 0.0
-            if not isinstance(outcome, self._lost) or time.monotonic() > self._deadline:
-                raise self._unreachable(outcome) from outcome
-        pause_s, self._next_s = max(wait_s, self._next_s), min(2 * self._next_s, 2.0)
-        return pause_s
+_GROWING = wait_exponential(multiplier=0.1, max=2.0)
 
-    @staticmethod
-    def _asked_s(answer: httpx.Response) -> float:
-        asked = answer.headers.get("Retry-After", "")
-        return float(asked) if asked.isdecimal() else 0.0
 
-    def _unreachable(self, error: Exception) -> ClientError:
-        reason = str(error) or type(error).__name__
-        return ClientError(f"no answer from {self._url} ({reason}): is the service running, and is this its URL?")
+def _pause_s(state: RetryCallState) -> float:
+    """A pause that grows, and is no shorter than the service asks for."""
+    asked = (
+        "" if state.outcome is None or state.outcome.failed else state.outcome.result().headers.get("Retry-After", "")
+    )
+    return max(_GROWING(state), float(asked) if asked.isdecimal() else 0.0)
+
+
+def unreachable(url: str, error: httpx.TransportError) -> ClientError:
+    """The error where there was no answer."""
+    reason = str(error) or type(error).__name__
+    return ClientError(f"no answer from {url} ({reason}): is the service running, and is this its URL?")
 
 
 def refusal(answer: httpx.Response) -> ClientError:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx
+from httpx_sse import EventSource
+from tenacity import Retrying
 
 from clr.bundles.archive import digest_of
 from clr.bundles.packing import pack
@@ -16,14 +18,15 @@ from clr.client.calls import (
     OUTAGE_S,
     POLL_S,
     SILENCE_S,
-    Attempts,
     Call,
     ClientError,
     checked_url,
     job_path,
     refusal,
+    retries,
+    unreachable,
 )
-from clr.client.event_stream import Event, EventDecoder
+from clr.client.event_stream import Event
 from clr.client.progress import Progress
 from clr.client.results import FINISHED, JobDocument, RecordedTest, TrialResult
 from clr.client.service_run import ServiceRun
@@ -296,9 +299,9 @@ class Client:
             if answer.is_error:
                 answer.read()
                 raise refusal(answer)
-            decoder = EventDecoder()
-            for chunk in answer.iter_bytes():
-                yield from decoder.feed(chunk)
+            for sent in EventSource(answer).iter_sse():
+                if sent.data:  # else a sign of life
+                    yield Event.of(sent)
 
     def _all(self, path: str, **filters: str | None) -> Iterator[dict[str, Any]]:
         cursor: str | None = None
@@ -316,15 +319,11 @@ class Client:
         self, method: str, path: str, *, repeatable: bool = False, patience_s: float | None = None, **request: Any
     ) -> httpx.Response:
         """One call, tried again while the service is away; if not repeatable, only where it never arrived."""
-        attempts = Attempts(self.url, repeatable, self.patience_s if patience_s is None else patience_s)
-        while True:
-            outcome = self._try(method, path, request)
-            if isinstance(outcome, httpx.Response) and outcome.is_success:
-                return outcome
-            time.sleep(attempts.pause_s(outcome))
-
-    def _try(self, method: str, path: str, request: dict[str, Any]) -> httpx.Response | httpx.TransportError:
+        policy = retries(repeatable, self.patience_s if patience_s is None else patience_s)
         try:
-            return self._http.request(method, path, **request)
+            answer: httpx.Response = Retrying(**policy)(self._http.request, method, path, **request)
         except httpx.TransportError as error:
-            return error
+            raise unreachable(self.url, error) from error
+        if not answer.is_success:
+            raise refusal(answer)
+        return answer

@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import uvicorn
 
 import clr
 from clr.client import sync as client_module
 from clr.client.asynchronous import AsyncClient, AsyncJob
-from clr.client.event_stream import Event, EventDecoder
+from clr.client.event_stream import Event
 from clr.client.service_run import AsyncServiceRun, ServiceRun
 from clr.client.sync import Client, ClientError
 from clr.errors import InvalidArgument
@@ -443,13 +444,28 @@ def test_a_job_is_submitted_followed_and_read_without_blocking(relay: Relay, sto
     asyncio.run(use())
 
 
-def test_lines_end_at_line_feeds_alone_however_the_bytes_come() -> None:
-    text = 'id: 1\r\nevent: points\ndata: {"name":\ndata: "é\u2028\x85"}\n\n: ping\n\nid: 2\ndata: {}\n'
-    for size in (1, 3, 1000):
-        sent = text.encode()
-        decoder = EventDecoder()
-        found = [event for at in range(0, len(sent), size) for event in decoder.feed(sent[at : at + size])]
-        assert found == [Event(1, "points", {"name": "é\u2028\x85"})]
+class _Pieces(httpx.SyncByteStream):
+    """A body that comes in pieces of one size."""
+
+    def __init__(self, text: str, size: int) -> None:
+        self.sent, self.size = text.encode(), size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self.sent[at : at + self.size] for at in range(0, len(self.sent), self.size))
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_events_are_whole_however_their_bytes_come(size: int) -> None:
+    text = 'id: 1\r\nevent: points\r\ndata: {"name":\r\ndata: "é\u2028\x85"}\r\n\r\n: ping\n\nid: 2\ndata: {}\n'
+
+    def answered(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/events"):
+            return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=_Pieces(text, size))
+        return httpx.Response(200, json={"id": "j", "state": "succeeded"})
+
+    client = Client("http://h")
+    client._http = httpx.Client(base_url="http://h", transport=httpx.MockTransport(answered))
+    assert list(client._stream("j", 0)) == [Event(1, "points", {"name": "é\u2028\x85"})]
 
 
 def test_the_client_needs_no_torch() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from httpx_sse import EventSource
 
-from clr.client.event_stream import Event, EventDecoder
+from clr.client.event_stream import Event
 from service.routes import events
 from service.store import jobs
 
@@ -21,8 +22,7 @@ def following(client: httpx.Client, job_id: str, last_id: int | None = None) -> 
     with client.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers, timeout=10) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
-        decoder = EventDecoder()
-        yield (event for piece in answer.iter_bytes() for event in decoder.feed(piece))
+        yield (Event.of(sent) for sent in EventSource(answer).iter_sse() if sent.data)
 
 
 def all_of(client: httpx.Client, job_id: str, last_id: int | None = None) -> list[Event]:
