@@ -1,15 +1,15 @@
 """The session in this process, one run after the other: ``clr.range_test``, ``clr.search``, ``clr.recommend``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from clr.errors import InvalidArgument
 from clr.range_tests.bounds import Bounds
 from clr.range_tests.plan import RangeTest
-from clr.run import Curve, Point, fresh_seeds
+from clr.run import Curve, Direction, Point, fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import CyclicPolicy, JobSpec, RangeTestSpec, SearchSpec, checked
 from clr.trials.study import Study
@@ -20,8 +20,11 @@ from clr.tuning.session import Session, Training
 
 if TYPE_CHECKING:
     import optuna
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 
-    from clr.training.task import Task
+    from clr.training.data import Batch, Data
+    from clr.training.task import Precision, Task
 
 OWN = {"model", "optimizer", "train"}
 """What the caller's own task must be made of; a model may compute its loss itself."""
@@ -37,29 +40,76 @@ def range_test(
     seed: int = 0,
     test: RangeTestSpec | None = None,
     progress: Progress | bool | None = None,
-    **own: Any,
+    model: "nn.Module | None" = None,
+    optimizer: "Optimizer | None" = None,
+    train: "Data | None" = None,
+    val: "Data | None" = None,
+    loss: Callable[[Any, Any], "Tensor"] | None = None,
+    metric: Literal["accuracy", "loss"] | Callable[[Any, Any], Any] | None = None,
+    direction: Direction | None = None,
+    groups: Callable[["nn.Module"], Iterable[Any]] | None = None,
+    forward: Callable[["nn.Module", "Batch"], tuple[Any, Any]] | None = None,
+    batch_size: int | None = None,
+    accumulate: int | None = None,
+    clip_norm: float | None = None,
+    precision: "Precision | None" = None,
+    compile: bool | str | None = None,
+    collate: Callable[[list[Any]], "Batch"] | None = None,
+    workers: int | None = None,
 ) -> RangeTest:
     """Run the LR range test on a task, or on a model, optimizer and loader of the caller's own.
 
     Args:
-        task: what to train. None: made of ``own``, which is left bit for bit as it was, also by an exception (but for
-            random generators and counters that a sampler, a dataset or a ``torch.Generator`` in the model keeps).
+        task: what to train. None: made of the ``model``, ``optimizer`` and ``train`` given, which are left bit for bit
+            as they were, also by an exception (but for random generators and counters that a sampler, a dataset or a
+            ``torch.Generator`` in the model keeps).
         epochs: length of the training to find bounds for, > 0; the whole test costs no more than that.
         seeds: most repetitions, >= 1.
         seed: what their seeds are made from.
         test: ends of the ramp and budget of the test itself; ``seeds`` of it count.
         progress: called with the session as it goes on; None: a bar where there is a terminal or a notebook; False:
             none.
-        own: ``model``, ``optimizer``, ``loss``, ``train``, ``val`` and further fields of ``clr.Task``.
+        model, optimizer, train: the caller's own, instead of a task; the device is the model's.
+        val, loss, metric, direction, groups, forward, batch_size, accumulate, clip_norm, precision, compile, collate,
+            workers: with them, as in ``clr.Task``; None: as there. A model may compute its loss itself.
 
     Returns:
         ``RangeTest``: ``.curves``, ``.bounds``, ``.cost_steps``, ``.chart()``, ``.to_csv(path)``.
 
     Raises:
-        InvalidArgument: neither or both were given, or ``own`` lacks the model, optimizer or data.
+        InvalidArgument: neither a task nor a model with optimizer and data was given, or both.
+
+    >>> import clr, torch
+    >>> x = torch.randn(640, 4)
+    >>> network = torch.nn.Linear(4, 2)
+    >>> tested = clr.range_test(
+    ...     model=network, optimizer=torch.optim.SGD(network.parameters(), lr=1.0), train=(x, (x.sum(1) > 0).long()),
+    ...     loss=torch.nn.functional.cross_entropy, epochs=20, seeds=1, progress=False,
+    ... )
+    >>> tested.cost_steps <= 200 and tested.bounds.confidence in ("low", "medium", "high", "inconclusive")
+    True
     """
     from clr.training.borrowing import borrowed
 
+    fields = {
+        "model": model,
+        "optimizer": optimizer,
+        "train": train,
+        "val": val,
+        "loss": loss,
+        "metric": metric,
+        "direction": direction,
+        "groups": groups,
+        "forward": forward,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "clip_norm": clip_norm,
+        "precision": precision,
+        "compile": compile,
+        "collate": collate,
+        "workers": workers,
+    }
+    own: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     if not (own.keys() >= OWN if task is None else not own):
         given = ["task"] * (task is not None) + sorted(own)
         raise InvalidArgument("task", "must be given, or else model=, optimizer= and train= of your own", given)

@@ -120,7 +120,7 @@ OWN = {"model": MODEL, "optimizer": torch.optim.SGD(MODEL.parameters()), "train"
         (None, {}, []),
         (True, OWN, ["task", "model", "optimizer", "train"]),
         (True, {"loss": F.cross_entropy}, ["task", "loss"]),
-        (True, {"epoch": 3}, ["task", "epoch"]),
+        (True, {"workers": 0}, ["task", "workers"]),
         (None, {"model": MODEL}, ["model"]),
         (None, {"optimizer": OWN["optimizer"], "train": OWN["train"]}, ["optimizer", "train"]),
     ],
