@@ -244,10 +244,10 @@ MODEL = nn.Linear(4, 2)
         ({"metric": 3}, "metric: must be .* but got 3"),
         ({"train": DataLoader(Stream(), batch_size=8)}, "train: must have a length"),
         ({"train": (X.numpy(), Y.numpy())}, "train: must hold tensors, not arrays"),
-        ({"seed": -1}, "seed: must be a whole number, at least 0, but got -1"),
-        ({"seed": "3"}, "seed: must be a whole number, at least 0, but got '3'"),
+        ({"seed": -1}, "seed: input should be .* equal to 0, but got -1"),
+        ({"seed": "3"}, "seed: input should be a valid integer, but got '3'"),
         ({"seeds": 0}, "seeds: input should be greater than or equal to 1, but got 0"),
-        ({"epochs": "20"}, "epochs: must be above 0 and finite, but got '20'"),
+        ({"epochs": "20"}, "epochs: input should be a valid number, but got '20'"),
     ],
 )
 def test_a_mistake_is_named_with_its_rule_and_value(changes: dict[str, Any], says: str) -> None:
