@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.preprocessing import LabelEncoder, OneHotEncoder, StandardScaler
 
 from clr.errors import DataMissing, InvalidArgument
 from clr.tasks.split import Index
@@ -70,23 +71,24 @@ def encoded(columns: Mapping[str, Sequence[str]], train: Index) -> NDArray[np.fl
 def _encoded(number: int, cells: Sequence[str], train: Index) -> NDArray[Any]:
     values = numbers(cells)
     if values is not None:
-        return np.nan_to_num(_standardised(values, train), posinf=0.0, neginf=0.0)[:, None]
-    text = np.array(cells)
-    categories = np.unique(text[train])
-    if len(categories) > MOST_CATEGORIES:
+        return np.nan_to_num(_standardised(values, train))  # an empty cell is the mean
+    text = np.array(cells, object)[:, None]
+    categories = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(text[train])
+    if (count := len(categories.categories_[0])) > MOST_CATEGORIES:
         raise InvalidArgument(
             "args.ignore",
             f"must name number {number} of the inputs too: a column of text may have {MOST_CATEGORIES} different "
-            f"values, and it has {len(categories)}",
+            f"values, and it has {count}",
         )
-    return np.asarray(text[:, None] == categories)
+    return np.asarray(categories.transform(text))
 
 
 def _standardised(values: NDArray[np.float64], train: Index) -> NDArray[np.float64]:
-    """To mean 0 and standard deviation 1 on the training rows; a column without spread becomes 0."""
-    known = values[train][np.isfinite(values[train])]
-    mean, spread = (known.mean(), known.std()) if known.size else (0.0, 0.0)
-    return (values - mean) / (spread or 1.0)
+    """(rows, 1): mean 0 and standard deviation 1 on the training rows; a column without spread becomes 0."""
+    column = np.where(np.isfinite(values), values, np.nan)[:, None]
+    if np.isnan(column[train]).all():
+        return np.zeros_like(column)
+    return np.asarray(StandardScaler().fit(column[train]).transform(column))
 
 
 def targets(cells: Sequence[str], train: Index, kind: Kind | None) -> tuple[NDArray[Any], int | None]:
@@ -98,9 +100,9 @@ def targets(cells: Sequence[str], train: Index, kind: Kind | None) -> tuple[NDAr
         few = values is None or (bool(np.all(values == np.round(values))) and len(np.unique(values)) <= FEW)
         kind = "classification" if few else "regression"
     if kind == "classification":
-        names, labels = np.unique(np.array(cells), return_inverse=True)
-        return labels.astype(np.int64), len(names)
+        classes = LabelEncoder().fit(cells)
+        return classes.transform(cells).astype(np.int64), len(classes.classes_)
     if values is None or not np.isfinite(values).all():
         row = next(row for row, cell in enumerate(cells, 2) if numbers([cell]) is None or not np.isfinite(float(cell)))
         raise InvalidArgument("args.target", f"must be a column of finite numbers for a regression, also in row {row}")
-    return _standardised(values, train).astype(np.float32), None
+    return _standardised(values, train)[:, 0].astype(np.float32), None
