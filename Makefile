@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo serve test lint docs clean
+.PHONY: help setup demo serve test lint audit sbom docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,8 @@ help:
 	@echo "make serve   start a service on this machine: API, worker, Ray, SQLite"
 	@echo "make test    everything that CI runs"
 	@echo "make lint    format, lint, types, import rules and the compose file alone"
+	@echo "make audit   known vulnerabilities of what is installed, where their list can be reached"
+	@echo "make sbom    what is installed as CycloneDX, in build/sbom.json"
 	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make setup   the virtual environment in $(VENV) that all of these use"
 
@@ -46,6 +48,14 @@ lint: $(STAMP)
 # Much of a test's time is waiting for processes: two at once, each file in one of them, one thread of torch each.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+# Exit code 0 too where the list of vulnerabilities cannot be reached, which is then said.
+audit: $(STAMP)
+	@$(BIN)/python .ci/audit
+
+sbom: $(STAMP)
+	@mkdir -p build
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/sbom.json $(BIN)/python
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -60,9 +60,16 @@ def test_secrets_are_files_that_a_service_is_given_when_it_names_them(name: str)
         assert secret in ignored
 
 
-@pytest.mark.parametrize("name", [*OWN, "ray", "gpu", "proxy"])
+@pytest.mark.parametrize("name", [*OWN, "ray", "gpu", "proxy", "postgres"])
 def test_a_container_can_change_nothing_but_its_volumes(name: str) -> None:
     assert (service(name)["read_only"], service(name)["cap_drop"]) == (True, ["ALL"])
+
+
+def test_the_database_has_no_more_rights_than_to_become_its_own_user() -> None:
+    database = service("postgres")
+    assert database["security_opt"] == ["no-new-privileges:true"]
+    assert set(database["cap_add"]) <= {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+    assert {"/tmp", "/var/run/postgresql"} <= set(database["tmpfs"])
 
 
 @pytest.mark.parametrize("name", NODES)
