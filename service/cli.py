@@ -191,6 +191,21 @@ def recommend(
 
 
 @app.command()
+def track(
+    job_id: JobId,
+    to: Annotated[
+        str,
+        typer.Option(envvar="CLR_TRACKING", help="mlflow:URI, wandb:FOLDER (written offline) or tensorboard:FOLDER."),
+    ],
+) -> None:
+    """Write what a job found to MLflow, W&B or TensorBoard: each trial a run. Needs clr[tracking]."""
+    from clr.integrations.tracking import track
+
+    with _client() as client:
+        track(client.job(job_id), to)
+
+
+@app.command()
 def cancel(job_id: JobId) -> None:
     """Stop a job; what was found stays. Prints its state."""
     with _client() as client:

@@ -24,7 +24,20 @@ from service.store.database import Database, is_migrated
 from tests.service.conftest import Ran, Run, is_one_error_line
 
 COMMANDS = [
-    *("serve", "api", "worker", "migrate", "submit", "watch", "show", "recommend", "cancel", "tasks", "analyze"),
+    *(
+        "serve",
+        "api",
+        "worker",
+        "migrate",
+        "submit",
+        "watch",
+        "show",
+        "recommend",
+        "track",
+        "cancel",
+        "tasks",
+        "analyze",
+    ),
     "token",
     *("init", "mcp", "doctor", "prune", "export", "import"),
 ]
