@@ -86,6 +86,8 @@ class Proofs:
     def _next(self, high_broke: bool) -> float:
         low, high = self.proofs[0], self.proofs[-1]
         gap = METHOD.proofs.step * METHOD.proofs.stride[min(len(self.proofs), 4) - 2]
+        if not self.learnt and high_broke:
+            return low.x - 2 * gap
         if len(self.proofs) > 2 and not self.told_apart:
             up = not high_broke  # networks that broke are alike, and so are those that have not begun to learn
         elif len(self.proofs) == 2:
@@ -139,12 +141,17 @@ class Proofs:
 
     @property
     def learnt(self) -> bool:
-        """Whether the best ended below the start by more than noise: clearly, or less so but clearly below another."""
+        """Whether the best ended clearly below the start; or below it, and below the lowest rate by more than noise."""
         noise = math.hypot(self.best.error, self.start.sd / math.sqrt(len(self.best.tail)))
-        fell = self.start.level - self.best.end
-        if fell > METHOD.judgement.learnt * noise or (fell > noise and self.told_apart):
+        if self.fall > METHOD.judgement.learnt * noise:
             return True
-        return fell > 0 and self.clearly_better(self.best, self.proofs[0])
+        lowest = self.proofs[0]  # higher rates that only did harm show nothing
+        return self.fall > 0 and lowest.end - self.best.end > noise / 2 and self.clearly_better(self.best, lowest)
+
+    @property
+    def fall(self) -> float:
+        """How far below the start the best ended."""
+        return self.start.level - self.best.end
 
     @property
     def harmless(self) -> float:
@@ -189,7 +196,7 @@ class Proofs:
         Shorter proofs may have seen less of the fall than these, and so of its curvature.
         """
         low, high = self.proofs[0], self.proofs[-1]
-        least = METHOD.proofs.curvature * max(0.0, self.start.level - self.best.end)
+        least = METHOD.proofs.curvature * max(0.0, self.fall)
         away = (low.end - high.end) / (2 * max(curvature, least, 1e-12) * (high.x - low.x))
         return self.middle + float(np.clip(away, -METHOD.proofs.step, METHOD.proofs.step))
 

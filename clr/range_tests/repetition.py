@@ -142,11 +142,17 @@ class Evidence:
 
     @property
     def plateau(self) -> float:
-        """From 0 to 1, how far the shorter proofs were still on the plateau that they began on."""
+        """From 0 to 1, how far the shorter proofs were still on the plateau that they began on.
+
+        They were where longer ones fell more than twice as far, whatever a small and noisy fall looks like.
+        """
         if self.first is None:
             return 0.0
+        further = self.second is not None and self.second.learnt and self.second.fall > 2 * self.first.fall
+        if further or not self.first.learnt:
+            return 1.0
         low, high = METHOD.length.plateau
-        return float(np.clip((high - self.first.fall_by_the_middle) / (high - low), 0, 1)) if self.first.learnt else 1.0
+        return float(np.clip((high - self.first.fall_by_the_middle) / (high - low), 0, 1))
 
     @property
     def on_plateau(self) -> bool:
