@@ -68,7 +68,9 @@ class _Application(FastAPI):
         for path in document["paths"].keys() - OPEN:
             for operation in document["paths"][path].values():
                 operation["security"] = [{"token": []}, {}]  # none is asked for while none exists
-                operation["responses"] |= {str(s): r for s, r in problems.responses(401, 403, 429).items()}
+                of_bodies = (400, 408, 413) if "requestBody" in operation else ()
+                possible = problems.responses(401, 403, 429, *of_bodies)
+                operation["responses"] |= {str(status): response for status, response in possible.items()}
         return document
 
 
