@@ -103,7 +103,7 @@ def _known(path: Sequence[Any], document: Any, keep_last: bool) -> Iterator[Any]
 
 def _at(document: Any, path: Sequence[str]) -> Any:
     for key in path:
-        document = document.get(key) if isinstance(document, Mapping) else None
+        document = document.get(key, NotGiven) if isinstance(document, Mapping) else NotGiven
     return document
 
 

@@ -69,7 +69,8 @@ def test_what_pydantic_found_has_the_field_as_its_writer_knows_it() -> None:
         JobSpec.model_validate(document)
     errors = broken_rules(found.value.errors(), document).errors
     assert [(one.field, one.value) for one in errors] == [("task", None), ("optimizer.args.momentum", 2)]
-    assert str(errors[0]) == "task: is required"
+    assert str(errors[0]).startswith("task: is required")
+    assert "but got" not in str(errors[0])
 
 
 def test_a_rule_of_several_fields_names_the_one_at_fault_and_what_was_given() -> None:

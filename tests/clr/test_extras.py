@@ -75,7 +75,7 @@ from importlib import import_module
 from pkgutil import walk_packages
 import clr
 for module in walk_packages(clr.__path__, "clr."):
-    if not module.name.startswith("clr.integrations."):
+    if not module.name.startswith(("clr.integrations.", "clr.client.tool_server")):
         import_module(module.name)
 for name in clr.__all__:
     getattr(clr, name)
