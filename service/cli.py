@@ -25,7 +25,7 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as print
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: CLR_HOST or 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0: a free one.  [default: CLR_PORT or 8000]")]
 Tag = Annotated[str | None, typer.Option(help="Its tag in an event file.  [default: for lr and loss the usual ones]")]
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 def _version(asked: bool) -> None:
@@ -296,11 +296,14 @@ def tune(
     json: AsJson = False,
 ) -> None:
     """Find the bounds for a training program of your own, on this machine. Needs no service."""
+    import signal
     from pathlib import Path
 
     from clr.commands.program import Program
     from clr.commands.tune import tune
     from service import screen
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # which leaves nothing of the run under way
 
     program = Program(
         command=command, environment=os.environ, folder=Path.cwd(), direction=direction, run_seconds=run_seconds
