@@ -65,6 +65,7 @@ class ExternalJob:
     def take_note(self, stage: str | None = None) -> None:
         """Record how far the job is and what it recommends, after a run that has changed; end it when it is over."""
         self.__dict__.pop("session", None)
+        self.transaction.expire_all()  # the runs were written past the objects that were read
         self.job = jobs.get(self.transaction, self.job.id)
         session = self.session
         order = session.next()  # what has ended is taken in on the way; an order that nobody takes is none

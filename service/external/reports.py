@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from clr.range_tests.recorded import SHORTEST
 
@@ -88,12 +88,19 @@ class ToGoOn(BaseModel):
 class Ended(_Strict):
     """How a run ended: a value, or why there is none."""
 
-    value: Finite | None = Field(None, description="metric, else loss, at its end; null: diverged")
+    value: float | None = Field(
+        None, description="metric, else loss, at its end; null, or beyond 1e38 either way: diverged"
+    )
     state: Literal["complete", "failed"] = Field(
         "complete", description="failed: for a reason that is not the schedule's; it is handed out again, three times"
     )
     error: str | None = Field(None, max_length=10_000, description="why it failed")
     attempt: int | None = Field(None, ge=1, description="of the run: a trainer that was given up is told so")
+
+    @field_validator("value")
+    @classmethod
+    def _what_no_float_holds_diverged(cls, value: float | None) -> float | None:
+        return value if value is not None and abs(value) <= LARGEST else None
 
     @model_validator(mode="after")
     def _a_value_or_a_state(self) -> Self:

@@ -1,6 +1,5 @@
 """What a trainer of the user's own does: asks for the next run, reports its points, tells how it ended."""
 
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +9,7 @@ from clr.run import Run
 from clr.schedules.cycles import rate_of
 from clr.tuning.session import Advice, Order, Waiting
 from service.external.job import ExternalJob, attending
-from service.external.reports import Ended, OrderedRun, RunPoint
+from service.external.reports import LARGEST, Ended, OrderedRun, RunPoint
 from service.store import audit, runs
 from service.store.database import Database
 from service.store.errors import Conflict
@@ -158,11 +157,11 @@ def _checked(row: RunRow, points: list[RunPoint]) -> list[RunPoint]:
 def _recorded(row: RunRow, point: RunPoint) -> dict[str, Any]:
     """As a worker records it; one loss stands for all steps since the last point."""
     rate = rate_of(_run(row))(point.step - 1)
-    finite = point.loss is not None and math.isfinite(point.loss)
+    finite = point.loss is not None and abs(point.loss) <= LARGEST
     return {
         "step": point.step,
         "lr": [rate],
-        "loss": [point.loss],
+        "loss": [point.loss if finite else None],
         "metric": point.metric if finite else None,
         "diverged": not finite,
     }

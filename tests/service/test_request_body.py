@@ -1,3 +1,4 @@
+import gzip
 import http.client
 import json
 from collections.abc import Iterator
@@ -75,3 +76,25 @@ def test_a_chunked_body_is_answered_as_any_other(client: httpx.Client, settings:
     assert answer.status_code == 201
     answer = client.post("/v1/jobs", content=chunks(settings.body_limit + 4096), headers=JSON)
     assert is_too_large(answer, settings.body_limit)
+
+
+def test_a_gzipped_body_is_read(client: httpx.Client) -> None:
+    answer = client.post("/v1/jobs", content=gzip.compress(SPEC), headers=JSON | {"Content-Encoding": "gzip"})
+    assert answer.status_code == 201
+
+
+def test_a_gzipped_body_is_never_unzipped_beyond_the_limit(client: httpx.Client, settings: Settings) -> None:
+    bomb = gzip.compress(padded(settings.body_limit + 1))
+    answer = client.post("/v1/jobs", content=bomb, headers=JSON | {"Content-Encoding": "gzip"})
+    assert is_too_large(answer, settings.body_limit)
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "status"),
+    [(SPEC, "gzip", 400), (gzip.compress(SPEC)[:-9], "gzip", 400), (SPEC, "br", 415)],
+)
+def test_a_body_that_is_not_what_it_is_said_to_be_is_refused(
+    client: httpx.Client, content: bytes, encoding: str, status: int
+) -> None:
+    answer = client.post("/v1/jobs", content=content, headers=JSON | {"Content-Encoding": encoding})
+    assert answer.status_code == status
