@@ -1,34 +1,43 @@
 """The range test on a ``transformers`` Trainer, and its schedule in that Trainer."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from math import ceil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from copy import copy, deepcopy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils.data import IterableDataset, Subset
+from torch.optim import Optimizer
 
 from clr.commands.current_run import CurrentRun, handed_run
 from clr.errors import InvalidArgument
 from clr.extras import require
-from clr.integrations.borrowing import recommended
+from clr.integrations.recommending import conclusive, recommended
+from clr.integrations.recorder import Recorder
+from clr.run import Curve, Run
 from clr.schedules.cycles import TrainingLength
-from clr.training.data import Batch
-from clr.training.random_states import random_states, set_random_states
+from clr.training.borrowing import optimizer_state
+from clr.training.data import batch_length
+from clr.training.loop import ONE_STEP
+from clr.training.module_state import module_state, parameter_state
+from clr.training.random_states import OwnRandomStates, random_states, set_random_states
 from clr.tuning.recommendation import Recommendation
 
 try:
-    from transformers import Trainer, TrainerCallback
+    from transformers import Trainer, TrainerCallback, TrainerControl
+    from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback
 except ModuleNotFoundError:
     require("transformers")
     raise
 
 
 def lr_bounds(trainer: Trainer, *, epochs: float | None = None, seeds: int = 3, seed: int = 0) -> Recommendation:
-    """Find the bounds for ``trainer.train()`` by the LR range test on the Trainer's own model, data and optimizer.
+    """Find the bounds for ``trainer.train()``, by runs that ``trainer.train()`` makes.
 
-    The loss is ``trainer.compute_loss``; collator, batch size, accumulation, clipping and mixed precision are the
-    Trainer's. Model, optimizer, Trainer and random states are left bit for bit as they were.
+    Each run is one: the Trainer's data, collator, batch sizes, accumulation, loss, clipping, precision and processes,
+    and its ``model_init`` where it has one. Only the rates are the test's; callbacks are not called, and nothing is
+    logged, evaluated or saved. In a distributed training every process calls this, and all find the same. Model,
+    optimizer, Trainer and random states are left bit for bit as they were.
 
     Args:
         trainer: a ``transformers.Trainer`` with a training data set.
@@ -40,35 +49,20 @@ def lr_bounds(trainer: Trainer, *, epochs: float | None = None, seeds: int = 3, 
         The recommendation of the range test; an inconclusive one has no bounds, but reasons.
 
     Raises:
-        InvalidArgument: a rule above is broken.
+        InvalidArgument: a rule above is broken, or the training data have no length and ``max_steps`` is not set.
     """
-    args = trainer.args
-    with _left_as_it_was(trainer):
-        train = trainer.get_train_dataloader()
-        val = trainer.get_eval_dataloader() if trainer.eval_dataset is not None else None
-        iterations = ceil(len(train) / args.gradient_accumulation_steps)
-        if epochs is None:
-            epochs = args.max_steps / iterations if args.max_steps > 0 else args.num_train_epochs
-        return recommended(
-            TrainingLength(epochs, iterations),
-            seeds,
-            seed,
-            model=trainer.model,
-            optimizer=trainer.create_optimizer(),
-            train=_examples(train),
-            val=None if val is None else _examples(val),
-            forward=lambda model, batch: (_loss(trainer, model, batch), None),
-            loss=lambda loss, _: loss,
-            batch_size=train.batch_size or 1,
-            collate=train.collate_fn,
-            accumulate=args.gradient_accumulation_steps,
-            clip_norm=args.max_grad_norm or None,
-            precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
-        )
+    if epochs is not None:
+        TrainingLength(epochs, 1)  # its rule
+    test = _Test(trainer, epochs)
+    with test.left_as_it_was():
+        test.curve_of(ONE_STEP)
+        return recommended(test.length, seeds, seed, test.curve_of)
 
 
 def install(trainer: Trainer, found: Recommendation | CurrentRun | None = None, *, metric: str | None = None) -> None:
-    """Let the next ``trainer.train()`` follow the recommended schedule, step by step.
+    """Let the next ``trainer.train()`` follow the recommended schedule, a step of it for every optimizer step.
+
+    That a recommendation has low confidence, and why, is logged as a warning.
 
     Where ``clr tune`` or a service started the program, it carries out that run instead: its steps, its rates, its
     seed (seed the model's own start by ``clr.current_run().seed``). It logs and reports every step, evaluates where the
@@ -90,7 +84,8 @@ def install(trainer: Trainer, found: Recommendation | CurrentRun | None = None, 
         raise InvalidArgument("found", "must be a recommendation or clr.current_run(...)", None)
     before = trainer.optimizer
     try:
-        scheduler: Any = found.scheduler(trainer.create_optimizer())
+        followed = conclusive(found) if isinstance(found, Recommendation) else found
+        scheduler: Any = followed.scheduler(trainer.create_optimizer())
         trainer.lr_scheduler = scheduler
     except BaseException:
         trainer.optimizer = before
@@ -126,25 +121,153 @@ class _Reports(TrainerCallback):  # type: ignore[misc]  # its types are not read
             self.run.log(metric=metrics[self.metric])
 
 
-def _loss(trainer: Trainer, model: nn.Module, batch: Batch) -> Tensor:
-    inputs = dict(batch) if isinstance(batch, Mapping) else batch  # the Trainer takes the labels out of it
-    loss = trainer.compute_loss(model, inputs)
+class _Test:
+    """The runs of a range test as trainings of a Trainer."""
+
+    length: TrainingLength
+
+    def __init__(self, trainer: Trainer, epochs: float | None) -> None:
+        self.trainer, self.epochs = trainer, epochs
+
+    def curve_of(self, run: Run) -> Curve:
+        """A training at the rates of ``run``."""
+        self._back()
+        trainer, steps = self.trainer, _Steps(self, run)
+        trainer.args = self._args(run)
+        trainer.control = TrainerControl()
+        trainer.callback_handler = CallbackHandler(
+            [steps], trainer.model, trainer.processing_class, trainer.optimizer, None
+        )
+        vars(trainer).update(training_step=steps.training_step, create_scheduler=steps.create_scheduler)
+        with OwnRandomStates(run.seed, trainer.args.device):
+            trainer.train()
+        if not steps.seen.curve.loss:
+            raise InvalidArgument("trainer", "must have training data", trainer.train_dataset)
+        return steps.seen.curve
+
+    def _args(self, run: Run) -> Any:
+        args = copy(self._held[0][1]["args"])
+        args.seed, args.data_seed = run.seed, None if args.data_seed is None else run.seed
+        args.eval_on_start = args.load_best_model_at_end = args.push_to_hub = False
+        if self.epochs is not None:
+            args.num_train_epochs, args.max_steps = self.epochs, -1
+        loader = self.trainer.get_train_dataloader()
+        try:
+            _, iterations, *_, steps = self.trainer.set_initial_training_values(args, loader)
+        except ValueError as error:
+            rule = "must be set where the training data have no length"
+            raise InvalidArgument("max_steps", rule, args.max_steps) from error
+        self.length = TrainingLength(self.epochs or steps / iterations, iterations)
+        if run.steps > steps:
+            args.max_steps = run.steps
+        return args
+
+    def _back(self) -> None:
+        for holder, values in self._held:
+            vars(holder).clear()
+            vars(holder).update({name: list(value) if type(value) is list else value for name, value in values.items()})
+        for put_back in self._restore:
+            put_back()
+        if (scaler := getattr(self.trainer.accelerator, "scaler", None)) is not None:
+            self.trainer.accelerator.scaler = deepcopy(scaler)
+
+    @contextmanager
+    def left_as_it_was(self) -> Iterator[None]:
+        """Whatever runs do in the block, afterwards everything is as it was before."""
+        trainer = self.trainer
+        holders = [trainer, trainer.accelerator]
+        self._held = [(holder, copy(vars(holder))) for holder in holders]
+        self._held[1] = (
+            trainer.accelerator,
+            {name: list(value) if type(value) is list else value for name, value in self._held[1][1].items()},
+        )
+        states = random_states()
+        model: nn.Module = trainer.model
+        self._restore: list[Callable[[], None]] = [module_state(model), parameter_state(model.parameters())]
+        if isinstance(trainer.optimizer, Optimizer):
+            self._restore.append(optimizer_state(trainer.optimizer))
+        with ExitStack() as returned:
+            returned.callback(set_random_states, states)
+            for put_back in self._restore:
+                returned.callback(put_back)
+            for holder, values in self._held:
+                returned.callback(vars(holder).update, values)
+                returned.callback(vars(holder).clear)
+            yield
+
+
+class _Steps(DefaultFlowCallback):  # type: ignore[misc]
+    """What is added to a training: rates, records, and an end."""
+
+    def __init__(self, test: _Test, run: Run) -> None:
+        self.test, self.run, self.trainer = test, run, test.trainer
+        self.seen = Recorder(run, self._metric if self.trainer.eval_dataset is not None else None)
+        self._step = self.trainer.training_step
+        self._losses: list[Tensor] = []
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The Trainer's, whose loss is kept: a batch's share in the mean of its step."""
+        loss: Tensor = self._step(*args, **kwargs)
+        self._losses.append(loss.detach().float())
+        return loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> "_NoSchedule":
+        """A schedule would set rates too."""
+        self.trainer.lr_scheduler = none = _NoSchedule()
+        return none
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        self.seen.set_rates(self.trainer.optimizer)
+
+    def on_step_end(self, _args: Any, _state: Any, control: TrainerControl, **_: Any) -> None:
+        loss = self.trainer.accelerator.reduce(torch.stack(self._losses).sum(), "mean")
+        self._losses = []
+        self.seen.keep(float(loss))
+        control.should_training_stop = self.seen.ended
+
+    def on_epoch_end(self, *_: Any, **__: Any) -> None:
+        """Nothing is evaluated or saved."""
+
+    def _metric(self) -> float | None:
+        """The mean of ``compute_loss`` over the evaluation data, which leaves no trace."""
+        model = self.trainer.model
+        back, states = module_state(model), random_states()
+        model.eval()
+        try:
+            return self._loss_of_evaluation(model)
+        finally:
+            back()
+            set_random_states(states)
+
+    @torch.no_grad()
+    def _loss_of_evaluation(self, model: nn.Module) -> float | None:
+        trainer = self.trainer
+        data = trainer.eval_dataset
+        total = torch.zeros(2, device=trainer.args.device)
+        for name in data if isinstance(data, Mapping) else [None]:
+            seen = 0
+            for batch in trainer.get_eval_dataloader(name):
+                size = batch_length(batch)
+                loss = _loss(trainer, model, batch)
+                total += torch.stack([loss.float() * size, torch.full_like(loss, size).float()])
+                seen += size
+                if self.run.val_limit is not None and seen >= self.run.val_limit:
+                    break
+        loss, weight = trainer.accelerator.reduce(total, "sum").tolist()
+        return loss / weight if weight else None
+
+
+class _NoSchedule:
+    """Leaves the rates to the test."""
+
+    def step(self) -> None:
+        pass
+
+    def get_last_lr(self) -> list[float]:
+        return [0.0]
+
+
+def _loss(trainer: Trainer, model: nn.Module, batch: Any) -> Tensor:
+    with trainer.compute_loss_context_manager():
+        loss = trainer.compute_loss(model, trainer._prepare_inputs(batch))
     return loss if isinstance(loss, Tensor) else loss[0]
-
-
-def _examples(loader: Any) -> Any:
-    """The loader's examples, which the run's own seed shuffles; the loader where that knows its batches alone."""
-    data = loader.dataset
-    return loader if isinstance(data, IterableDataset) else Subset(data, range(len(data)))
-
-
-@contextmanager
-def _left_as_it_was(trainer: Trainer) -> Iterator[None]:
-    """The optimizer and loaders that the test makes are not kept, nor the random numbers drawn for them."""
-    optimizer, states = trainer.optimizer, random_states()
-    prepared = list(trainer.accelerator._dataloaders)  # it remembers every loader that was ever made
-    try:
-        yield
-    finally:
-        trainer.optimizer, trainer.accelerator._dataloaders = optimizer, prepared
-        set_random_states(states)

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from clr.errors import InvalidArgument
 from clr.training.data import Data, loader_generators
-from clr.training.module_state import module_state, put
+from clr.training.module_state import module_state, parameter_state
 from clr.training.network import own_optimizer
 from clr.training.task import Task, model_loss
 
@@ -62,9 +62,9 @@ def borrowed(
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     restore = [
         *map(module_state, modules),
-        _parameter_state([*held, *(parameter for module in modules for parameter in module.parameters())]),
-        _optimizer_state(optimizer),
-        *map(_generator_state, (train, val)),
+        parameter_state([*held, *(parameter for module in modules for parameter in module.parameters())]),
+        optimizer_state(optimizer),
+        *map(generator_state, (train, val)),
     ]
 
     def fresh() -> nn.Module:
@@ -124,22 +124,8 @@ def _regrouped(optimizer: Optimizer, groups: Iterable[Any]) -> list[dict[str, An
     return regrouped
 
 
-def _parameter_state(parameters: Iterable[Tensor]) -> Callable[[], None]:
-    saved = [
-        (one, one.detach().clone(), None if one.grad is None else one.grad.detach().clone(), one.requires_grad)
-        for one in parameters
-    ]
-
-    def back() -> None:
-        for one, values, gradient, requires_grad in saved:
-            put(one, values)
-            one.requires_grad_(requires_grad)
-            one.grad = None if gradient is None else gradient.clone()
-
-    return back
-
-
-def _optimizer_state(optimizer: Optimizer) -> Callable[[], None]:
+def optimizer_state(optimizer: Optimizer) -> Callable[[], None]:
+    """A function that puts back an optimizer's state and groups."""
     state = {parameter: deepcopy(values) for parameter, values in optimizer.state.items()}
     held = list(optimizer.param_groups)
     groups = [{key: deepcopy(value) for key, value in group.items() if key != "params"} for group in held]
@@ -156,7 +142,8 @@ def _optimizer_state(optimizer: Optimizer) -> Callable[[], None]:
     return back
 
 
-def _generator_state(loader: Any) -> Callable[[], None]:
+def generator_state(loader: Any) -> Callable[[], None]:
+    """A function that puts back the random generators of a loader and its sampler."""
     states = [(generator, generator.get_state()) for generator in loader_generators(loader)]
 
     def back() -> None:

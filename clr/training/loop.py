@@ -1,9 +1,10 @@
 """The one training loop. Range test, trial and confirmation are this loop under different policies."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -309,9 +310,14 @@ def curve_of(task: Task, run: Run) -> Curve:
 
 
 def execute(task: Task, plan: Plan[Result]) -> Result:
-    """Carry out a plan here, one run after the other.
+    """Carry out a plan here, one run after the other."""
+    return carry_out(plan, partial(curve_of, task))
 
-    A plan that asks for none says nothing before one step was made: it might be a task that cannot be trained.
+
+def carry_out(plan: Plan[Result], curve_of: Callable[[Run], Curve]) -> Result:
+    """Carry out a plan with whatever makes a run.
+
+    A plan that asks for none says nothing before one step was made: it might be of what cannot be trained.
     """
     curves: list[Curve] | None = None  # as for any generator, what is sent first
     while True:
@@ -319,7 +325,7 @@ def execute(task: Task, plan: Plan[Result]) -> Result:
             runs = plan.send(curves)  # type: ignore[arg-type]
         except StopIteration as stop:
             if curves is None:
-                curve_of(task, ONE_STEP)
+                curve_of(ONE_STEP)
             result: Result = stop.value
             return result
-        curves = [curve_of(task, run) for run in runs]
+        curves = [curve_of(run) for run in runs]

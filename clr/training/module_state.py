@@ -1,6 +1,6 @@
 """What a module holds beside its parameters and may change as it runs: buffers, counters, carried states."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
 
@@ -58,6 +58,22 @@ def module_state(model: nn.Module) -> Callable[[], None]:
     return back
 
 
+def parameter_state(parameters: Iterable[Tensor]) -> Callable[[], None]:
+    """A function that puts back the values of parameters, their gradients, and whether they have any."""
+    saved = [
+        (one, one.detach().clone(), None if one.grad is None else one.grad.detach().clone(), one.requires_grad)
+        for one in parameters
+    ]
+
+    def back() -> None:
+        for one, values, gradient, requires_grad in saved:
+            put(one, values)
+            one.requires_grad_(requires_grad)
+            one.grad = None if gradient is None else gradient.clone()
+
+    return back
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, Tensor):
         return not isinstance(value, nn.Parameter) and not value.requires_grad
@@ -72,11 +88,11 @@ def _copy(value: Any) -> Any:
 
 
 def put(tensor: Tensor, saved: Tensor) -> None:
-    """Give ``tensor`` the values of ``saved``, in place unless its shape is another now.
+    """Give ``tensor`` the values of ``saved``, in place unless its shape or type is another now.
 
     It may be expanded, or have been made in inference mode.
     """
-    if tensor.shape != saved.shape:
+    if (tensor.shape, tensor.dtype) != (saved.shape, saved.dtype):
         tensor.data = saved.clone()
         return
     if tensor.layout is torch.strided:  # an expanded dimension is one element in memory

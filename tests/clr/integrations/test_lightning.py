@@ -25,6 +25,11 @@ pytestmark = pytest.mark.filterwarnings(
 
 pl = pytest.importorskip("lightning.pytorch")
 
+from lightning.pytorch.callbacks import GradientAccumulationScheduler  # noqa: E402
+from lightning.pytorch.loggers import CSVLogger  # noqa: E402
+
+from clr.integrations.lightning import CyclicSchedule, lr_bounds  # noqa: E402
+
 TASK = load_task("digits")
 TRAIN, VAL = TensorDataset(*TASK.train), TensorDataset(*TASK.val)
 
@@ -98,8 +103,6 @@ class Rates(pl.Callback):
 
 @pytest.fixture(scope="module")
 def found() -> Recommendation:
-    from clr.integrations.lightning import lr_bounds
-
     torch.manual_seed(0)
     module = Digits()
     before = state(module)
@@ -111,8 +114,6 @@ def found() -> Recommendation:
 def test_a_module_is_tested_and_then_trained_under_the_recommended_schedule(
     found: Recommendation, tmp_path: Path
 ) -> None:
-    from clr.integrations.lightning import CyclicSchedule
-
     assert found.max_lr is not None
     assert found.cost is not None
     assert found.cost.relative_to_one_training <= 1
@@ -129,8 +130,6 @@ def test_a_module_is_tested_and_then_trained_under_the_recommended_schedule(
 def test_a_training_goes_on_from_lightnings_own_checkpoint_at_the_step_of_the_schedule(
     found: Recommendation, tmp_path: Path
 ) -> None:
-    from clr.integrations.lightning import CyclicSchedule
-
     rates = Rates()
     first = trainer(tmp_path, max_epochs=2, callbacks=[CyclicSchedule(found)])
     first.fit(Digits(), loader())
@@ -141,64 +140,248 @@ def test_a_training_goes_on_from_lightnings_own_checkpoint_at_the_step_of_the_sc
     assert rates.seen == pytest.approx([rate(step) for step in range(38, 57)])
 
 
-def test_the_trainers_accumulation_clipping_and_precision_are_those_of_the_test(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from clr.integrations import lightning
-
-    tasks = []
-    real = lightning.recommended
-    monkeypatch.setattr(lightning, "recommended", lambda *args, **own: tasks.append(own) or real(*args, **own))
-    options = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5, "precision": "bf16-mixed", "max_epochs": 4}
-    module = Digits()
-    before = state(module)
-    found = lightning.lr_bounds(module, Data(), trainer=trainer(tmp_path, **options))
-    assert found.iterations_per_epoch == 10
-    (own,) = tasks
-    assert (own["accumulate"], own["clip_norm"], own["precision"]) == (2, 0.5, "bf16")
-    assert state(module) == before
+X = torch.randn(240, 5, generator=torch.Generator().manual_seed(0))
+Y = X @ torch.ones(5, 1)
 
 
+class Plain(pl.LightningModule):
+    """A line: as little as Lightning takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(5, 1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return F.mse_loss(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def lines(scale: float = 1.0, count: int = 240) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(scale * X[:count], Y[:count]), batch_size=20, shuffle=True)
+
+
+LENGTHS: dict[str, dict[str, Any]] = {
+    "epochs": {"max_epochs": 20},
+    "a share of the batches": {"max_epochs": 30, "limit_train_batches": 0.5},
+    "a number of batches": {"max_epochs": 30, "limit_train_batches": 5},
+    "overfitting": {"max_epochs": 40, "overfit_batches": 4},
+    "steps alone": {"max_steps": 150},
+    "steps before epochs": {"max_epochs": 40, "max_steps": 150},
+    "endless epochs": {"max_epochs": -1, "max_steps": 150},
+    "accumulation": {"max_epochs": 50, "accumulate_grad_batches": 5},
+    "accumulation that changes": {"max_epochs": 20, "callbacks": [GradientAccumulationScheduler({0: 1, 10: 2})]},
+}
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+@pytest.mark.parametrize("name", LENGTHS)
+def test_a_training_under_the_schedule_ends_at_base_lr_whatever_limits_it(name: str, tmp_path: Path) -> None:
+    module, tested = Plain(), trainer(tmp_path, **LENGTHS[name])
+    found = lr_bounds(module, lines(), trainer=tested, seeds=1)
+    assert found.base_lr is not None
+    tested.callbacks.append(CyclicSchedule(found))
+    tested.fit(module, lines())
+    assert found.stepsize is not None
+    cycles = round(tested.global_step / (2 * found.stepsize))
+    assert 0 <= tested.global_step - 2 * cycles * found.stepsize < 2 * cycles
+    assert tested.optimizers[0].param_groups[0]["lr"] < 2 * found.base_lr
+
+
+class Scaled(Plain):
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return [batch[0] / 255, batch[1]]
+
+
+class ScaledData(pl.LightningDataModule):
+    def train_dataloader(self) -> Any:
+        return lines(255.0)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return [batch[0] / 255, batch[1]]
+
+
+@pytest.mark.parametrize(("module", "data"), [(Scaled, lambda: lines(255.0)), (Plain, ScaledData)])
+def test_hooks_that_change_a_batch_are_called(module: Any, data: Any) -> None:
+    plain = lr_bounds(Plain(), lines(), epochs=15, seeds=1)
+    assert lr_bounds(module(), data(), epochs=15, seeds=1).max_lr == pytest.approx(plain.max_lr, rel=0.1)
+
+
+class MadeInSetup(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        del self.net
+
+    def setup(self, stage: str) -> None:
+        self.net = nn.Linear(5, 1)
+
+
+class MadeInConfigure(MadeInSetup):
+    def setup(self, stage: str) -> None:
+        pass
+
+    def configure_model(self) -> None:
+        if not hasattr(self, "net"):
+            self.net = nn.Linear(5, 1)
+
+
+class AsksTheTrainer(Plain):
+    def configure_optimizers(self) -> Any:
+        one = torch.optim.AdamW(self.trainer.model.parameters(), lr=0.1)
+        steps = self.trainer.estimated_stepping_batches
+        return [one], [{"scheduler": torch.optim.lr_scheduler.OneCycleLR(one, 0.1, steps), "interval": "step"}]
+
+
+class Monitors(Plain):
+    def configure_optimizers(self) -> Any:
+        one = torch.optim.Adam(params=self.trainer.model.parameters(), lr=0.1)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(one)
+        return {"optimizer": one, "lr_scheduler": {"scheduler": plateau, "monitor": "val/loss"}}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/loss", self.training_step(batch, batch_idx))
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(TensorDataset(X, Y), batch_size=20)
+
+
+class Pairs(Plain):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return sum(Plain.training_step(self, one, batch_idx) for one in batch)
+
+
+class Sometimes(Plain):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        return loss if torch.rand(()) > 0.2 else None
+
+
+class HasLoaders(Plain):
+    def train_dataloader(self) -> Any:
+        return lines()
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(TensorDataset(X, Y), batch_size=20)
+
+
+class TakesAnIterator(Plain):
+    def training_step(self, dataloader_iter: Any) -> Any:  # type: ignore[override]
+        batch, index, _ = next(dataloader_iter)
+        return super().training_step(batch, index)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`", "ignore:.*`training_step` returned `None`")
+@pytest.mark.filterwarnings("ignore:.*`dataloader_iter`", "ignore:You passed in a `val_dataloader`")
 @pytest.mark.parametrize(
-    "configured",
+    ("module", "data"),
     [
-        lambda one: one,
-        lambda one: [one],
-        lambda one: ([one], [torch.optim.lr_scheduler.StepLR(one, 1)]),
-        lambda one: ({"optimizer": one},),
+        (MadeInSetup, lines),
+        (MadeInConfigure, lines),
+        (AsksTheTrainer, lines),
+        (Monitors, lines),
+        (Pairs, lambda: [lines(), lines(count=100)]),
+        (Sometimes, lines),
+        (HasLoaders, lambda: None),
+        (TakesAnIterator, lines),
     ],
 )
-def test_the_optimizer_is_found_in_every_form_that_a_module_may_give_it(configured: Any) -> None:
-    from clr.integrations.lightning import _only, _optimizers
+def test_what_fit_trains_is_tested_and_left_as_it_was(module: Any, data: Any, tmp_path: Path) -> None:
+    one, own = module(), trainer(tmp_path, max_epochs=15)
+    held, names = dict(vars(own)), set(dir(one))
+    weights = {name: value.clone() for name, value in one.state_dict().items()}
+    found = lr_bounds(one, data(), trainer=own, seeds=1)
+    assert found.max_lr is not None
+    assert found.stepsize == 90
+    assert vars(own) == held
+    assert set(dir(one)) == names
+    assert {name: value.tolist() for name, value in one.state_dict().items()} == {
+        name: value.tolist() for name, value in weights.items()
+    }
+    own.fit(one, data())
+    assert own.global_step == 180
 
-    module = Digits(configured)
-    assert isinstance(_only(_optimizers(module.configure_optimizers())), torch.optim.SGD)
+
+def test_gradients_are_clipped_as_the_trainer_clips_them(tmp_path: Path) -> None:
+    def found(algorithm: str) -> float:
+        settings = {"max_epochs": 15, "gradient_clip_val": 0.01, "gradient_clip_algorithm": algorithm}
+        got = lr_bounds(Plain(), lines(), trainer=trainer(tmp_path, **settings), seeds=1).max_lr
+        assert got is not None
+        return got
+
+    assert found("value") != found("norm")
+
+
+def test_proportions_of_a_modules_groups_are_kept(tmp_path: Path) -> None:
+    class Groups(Plain):
+        def configure_optimizers(self) -> Any:
+            groups = [{"params": [self.net.weight], "lr": 0.01}, {"params": [self.net.bias], "lr": 0.1}]
+            return torch.optim.SGD(groups)
+
+        def on_before_optimizer_step(self, optimizer: Any) -> None:
+            seen.add(round(optimizer.param_groups[0]["lr"] / optimizer.param_groups[1]["lr"], 6))
+
+    seen: set[float] = set()
+    lr_bounds(Groups(), lines(), trainer=trainer(tmp_path, max_epochs=15), seeds=1)
+    assert seen == {0.1}
+
+
+def test_nothing_is_logged_and_no_callback_is_called(tmp_path: Path) -> None:
+    class Logs(Plain):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.logger.log_metrics({"own": 1.0}, step=self.global_step)
+            loss = super().training_step(batch, batch_idx)
+            self.log("train/loss", loss, on_step=True)
+            return loss
+
+        def configure_callbacks(self) -> Any:
+            return [Forbidden()]
+
+    class Forbidden(pl.Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            raise AssertionError("a callback of the user's")
+
+    logger = CSVLogger(tmp_path)
+    own = trainer(tmp_path, max_epochs=15, logger=logger, callbacks=[Forbidden()], log_every_n_steps=1)
+    assert lr_bounds(Logs(), lines(), trainer=own, seeds=1).max_lr is not None
+    assert logger.experiment.metrics == []
+    assert not list(tmp_path.rglob("metrics.csv"))
+
+
+def test_an_interrupt_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    class Interrupted(Plain):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            if self.global_step == 3:
+                raise KeyboardInterrupt
+
+    module, own = Interrupted(), trainer(tmp_path, max_epochs=15)
+    held, weight = dict(vars(own)), module.net.weight.tolist()
+    with pytest.raises(KeyboardInterrupt):
+        lr_bounds(module, lines(), trainer=own)
+    assert (vars(own), module.net.weight.tolist()) == (held, weight)
 
 
 @pytest.mark.parametrize(
     ("module", "options", "says"),
     [
-        (Digits(automatic=False), {"epochs": 5}, "module: must use automatic optimization"),
-        (Digits(lambda one: [one, one]), {"epochs": 5}, "module: must configure one optimizer, but got 2"),
+        (Digits(automatic=False), {"epochs": 5}, "module: must configure one optimizer and not step it by hand"),
+        (Digits(lambda one: [one, one]), {"epochs": 5}, r"module: must configure one optimizer .*`clr tune`"),
         (Digits(), {}, "epochs: must be given, or a trainer with max_epochs"),
         (Digits(), {"epochs": -1}, "epochs: must be above 0 and finite, but got -1"),
     ],
 )
 def test_a_broken_rule_is_named(module: Any, options: dict[str, Any], says: str) -> None:
-    from clr.integrations.lightning import lr_bounds
-
     with pytest.raises(InvalidArgument, match=says):
         lr_bounds(module, loader(), **options)
 
 
 def test_an_inconclusive_recommendation_does_not_train(tmp_path: Path) -> None:
-    from clr.integrations.lightning import CyclicSchedule, lr_bounds
-
     class Constant(Digits):
         def training_step(self, batch: Any) -> Tensor:  # type: ignore[override]
             return (0 * self.net(batch[0])).sum() + 1.0
 
     found = lr_bounds(Constant(), loader(), epochs=8)
     assert (found.confidence, found.max_lr) == ("inconclusive", None)
-    with pytest.raises(InvalidArgument, match="must have bounds, as an inconclusive one has none"):
+    with pytest.raises(InvalidArgument, match="must have bounds, but is inconclusive: "):
         trainer(tmp_path, callbacks=[CyclicSchedule(found)]).fit(Constant(), loader())

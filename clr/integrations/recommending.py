@@ -1,0 +1,45 @@
+"""What the range test alone recommends for a training that a framework prepared."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from clr.errors import InvalidArgument
+from clr.range_tests.plan import range_test_plan
+from clr.run import Curve, Run
+from clr.schedules.cycles import TrainingLength
+from clr.spec import RangeTestSpec
+from clr.training.loop import carry_out
+from clr.tuning.recommendation import Recommendation, SpentCost
+
+log = logging.getLogger(__name__)
+
+
+def recommended(length: TrainingLength, seeds: int, seed: int, curve_of: Callable[[Run], Curve]) -> Recommendation:
+    """The bounds, stepsize and cost for a training as long as ``length``.
+
+    Args:
+        length: of the training.
+        seeds: most repetitions of the test, >= 1.
+        seed: what their seeds are made from.
+        curve_of: makes a run, and leaves everything as it was.
+    """
+    began = time.monotonic()
+    tested = carry_out(range_test_plan(length, RangeTestSpec(seeds=seeds), seed), curve_of)
+    cost = SpentCost.of(tested.cost_steps, time.monotonic() - began, length.steps)
+    candidate = tested.bounds.candidate(length)
+    return Recommendation.of("range_test", tested.bounds, candidate, length.iterations_per_epoch, cost=cost)
+
+
+def conclusive(found: Recommendation) -> Recommendation:
+    """A recommendation that a training may follow; why its confidence is low, if it is, is logged as a warning.
+
+    Raises:
+        InvalidArgument: it is inconclusive.
+    """
+    if found.max_lr is None:
+        raise InvalidArgument("recommendation", f"must have bounds, but is inconclusive: {'; '.join(found.reasons)}")
+    doubts = [*found.warnings, *(found.reasons if found.confidence == "low" else [])]
+    if doubts:
+        log.warning("max_lr %g has %s confidence: %s", found.max_lr, found.confidence, "; ".join(doubts))
+    return found
