@@ -207,7 +207,9 @@ class Task:
 
     @property
     def multipliers(self) -> list[float]:
-        """What the rate is multiplied by for each parameter group; it takes making a network to know."""
+        """What the rate is multiplied by for each parameter group; where there are any, it takes a network to know."""
+        if type(self) is Task and self.groups is nn.Module.parameters and isinstance(self.optimizer, partial | type):
+            return [1.0]
         _, made = self.make(torch.device("cpu"))
         return multipliers(made.param_groups)
 

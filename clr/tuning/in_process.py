@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,8 +118,10 @@ def range_test(
         task = _checked_task(task) if task is not None else stack.enter_context(borrowed(**own))
         wanted = checked(JobSpec, task="own", epochs=epochs, seed=seed, search=None, range_test=spec.model_dump())
         session = drive(task, Session(wanted, training_of(task, epochs)), progress=progress)
-        assert session.range_test is not None
-        return session.range_test
+        tested = session.range_test
+        assert tested is not None
+        reasons = [*tested.bounds.reasons, *_of_groups(task)]
+        return replace(tested, bounds=replace(tested.bounds, reasons=reasons))
 
 
 def _checked_task(task: Any) -> "Task":
@@ -207,7 +209,7 @@ def _until_pruned(points: Iterator[Point], study: Study, number: int, steps: int
 
 
 def recommend(
-    task: "Task",
+    task: "Task | None" = None,
     *,
     epochs: float = 20,
     budget: float | None = None,
@@ -221,6 +223,7 @@ def recommend(
     policies: Sequence[CyclicPolicy] = ("triangular",),
     save: str | Path | None = None,
     progress: Progress | bool | None = None,
+    **own: Any,
 ) -> Recommendation:
     """Range test, and a race of its answer against other schedules, in this process, one run after the other.
 
@@ -236,6 +239,7 @@ def recommend(
         save: an SQLite file: runs that are in it are not trained again, so that a call that was broken off goes on.
         progress: called with the session as it goes on; None: a bar where there is a terminal or a notebook; False:
             none.
+        own: none; a model and optimizer of one's own are for ``range_test``.
 
     Raises:
         InvalidArgument: an argument breaks its rule.
@@ -245,6 +249,9 @@ def recommend(
     >>> found.confidence == "inconclusive" or found.base_lr < found.max_lr
     True
     """
+    if own:
+        rule = "must be a clr.Task(model=..., train=..., loss=...), since recommend trains many times; range_test"
+        raise InvalidArgument("task", f"{rule} takes a model, optimizer and data of your own", sorted(own))
     ranges = {"ratio": ratio, "stepsize_multiplier": stepsize_multiplier, "rise": rise, "policies": list(policies)}
     compared = {"seeds": seeds, "baselines": None if baselines is None else list(baselines)}
     search_spec = {"trials": trials, **ranges}
@@ -252,7 +259,19 @@ def recommend(
     session = drive(task, Session(spec, training_of(_checked_task(task), epochs)), save=save, progress=progress)
     found = session.recommendation
     assert found is not None
-    return found
+    return replace(found, reasons=[*found.reasons, *_of_groups(task)])
+
+
+def _of_groups(task: "Task") -> list[str]:
+    """What there is to say of parameter groups with rates of their own."""
+    shares = task.multipliers
+    if set(shares) == {1.0}:
+        return []
+    listed = ", ".join(f"{share:g}" for share in shares)
+    return [
+        f"the parameter groups kept the proportions of their rates, {listed} times these: clr.scheduler keeps them "
+        "too, CyclicLR takes a list for each bound"
+    ]
 
 
 def training_of(task: "Task", epochs: float) -> Training:
@@ -268,7 +287,13 @@ def training_of(task: "Task", epochs: float) -> Training:
 def drive(
     task: "Task", session: Session, *, save: str | Path | None = None, progress: Progress | bool | None = None
 ) -> Session:
-    """Carry a session out on a task, from wherever its saved runs say that it stood."""
-    from clr.training.loop import train
+    """Carry a session out on a task, from wherever its saved runs say that it stood.
 
-    return carry_out(session, lambda order, _: train(task, order.run), save=save, progress=progress)
+    One that is too short for any run says nothing before one step was made: the task might not be trainable.
+    """
+    from clr.training.loop import ONE_STEP, curve_of, train
+
+    carry_out(session, lambda order, _: train(task, order.run), save=save, progress=progress)
+    if session.steps_so_far == 0:
+        curve_of(task, ONE_STEP)
+    return session
