@@ -209,7 +209,7 @@ def _until_pruned(points: Iterator[Point], study: Study, number: int, steps: int
 
 
 def recommend(
-    task: "Task | None" = None,
+    task: "Task",
     *,
     epochs: float = 20,
     budget: float | None = None,
@@ -223,7 +223,6 @@ def recommend(
     policies: Sequence[CyclicPolicy] = ("triangular",),
     save: str | Path | None = None,
     progress: Progress | bool | None = None,
-    **own: Any,
 ) -> Recommendation:
     """Range test, and a race of its answer against other schedules, in this process, one run after the other.
 
@@ -239,7 +238,6 @@ def recommend(
         save: an SQLite file: runs that are in it are not trained again, so that a call that was broken off goes on.
         progress: called with the session as it goes on; None: a bar where there is a terminal or a notebook; False:
             none.
-        own: none; a model and optimizer of one's own are for ``range_test``.
 
     Raises:
         InvalidArgument: an argument breaks its rule.
@@ -249,9 +247,6 @@ def recommend(
     >>> found.confidence == "inconclusive" or found.base_lr < found.max_lr
     True
     """
-    if own:
-        rule = "must be a clr.Task(model=..., train=..., loss=...), since recommend trains many times; range_test"
-        raise InvalidArgument("task", f"{rule} takes a model, optimizer and data of your own", sorted(own))
     ranges = {"ratio": ratio, "stepsize_multiplier": stepsize_multiplier, "rise": rise, "policies": list(policies)}
     compared = {"seeds": seeds, "baselines": None if baselines is None else list(baselines)}
     search_spec = {"trials": trials, **ranges}
