@@ -91,7 +91,8 @@ def test_a_gzipped_body_is_never_unzipped_beyond_the_limit(client: httpx.Client,
 
 @pytest.mark.parametrize(
     ("content", "encoding", "status"),
-    [(SPEC, "gzip", 400), (gzip.compress(SPEC)[:-9], "gzip", 400), (SPEC, "br", 415)],
+    [(SPEC, "gzip", 400), (gzip.compress(SPEC, mtime=0)[:-9], "gzip", 400), (SPEC, "br", 415)],
+    ids=["not gzipped", "broken off", "another encoding"],
 )
 def test_a_body_that_is_not_what_it_is_said_to_be_is_refused(
     client: httpx.Client, content: bytes, encoding: str, status: int
