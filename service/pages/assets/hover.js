@@ -6,5 +6,5 @@ document.addEventListener("pointerover", (event) => {
   const figure = dot.closest("figure");
   figure.querySelector(".shown")?.classList.remove("shown");
   dot.classList.add("shown");
-  figure.querySelector("output").textContent = dot.textContent;
+  figure.querySelector(".pointed").textContent = dot.textContent;
 });
