@@ -5,7 +5,7 @@ Nothing but Typer is imported until a command runs, so that ``clr --help`` answe
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,6 +26,11 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default:
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0: a free one.  [default: CLR_PORT or 8000]")]
 Tag = Annotated[str | None, typer.Option(help="Its tag in an event file.  [default: for lr and loss the usual ones]")]
 INTERRUPTED, TERMINATED = 130, 143
+Column = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Its column, or tag in an event file.  [default: found by its name]"),
+]
+INTERRUPTED = 130
 
 
 def _version(asked: bool) -> None:
@@ -251,31 +256,24 @@ def tasks(
 @app.command()
 def analyze(
     curve: Annotated[
-        str,
-        typer.Argument(
-            metavar="CURVE.csv", help="Columns lr,loss[,metric][,seed], - is stdin; or a TensorBoard event file."
-        ),
+        str, typer.Argument(metavar="CURVE", help="CSV, JSON, JSON lines or a TensorBoard event file; - is stdin.")
     ],
     direction: Annotated[
-        Literal["maximize", "minimize"], typer.Option(help="Whether a larger metric is better.")
-    ] = "maximize",
-    lr_tag: Tag = None,
-    loss_tag: Tag = None,
-    metric_tag: Tag = None,
+        Literal["maximize", "minimize"] | None,
+        typer.Option(help="Whether a larger metric is better.  [default: by the metric's name]"),
+    ] = None,
+    lr: Column = None,
+    loss: Column = None,
+    metric: Column = None,
     json: AsJson = False,
 ) -> None:
     """Read the bounds from the curve of a range test run anywhere. Needs no service."""
-    from clr.range_tests.event_file import read_curve
-    from clr.range_tests.recorded import read_bounds
-    from service import curve_file, screen
+    from clr.range_tests.curve_file import Picked, bounds_of_file
+    from service import screen
 
-    values: dict[str, Any]
-    if "tfevents" in os.path.basename(curve):
-        values = dict(read_curve(curve, lr_tag, loss_tag, metric_tag))
-    else:
-        with sys.stdin if curve == "-" else open(curve, encoding="utf-8-sig", newline="") as lines:
-            values = curve_file.arguments(curve_file.parse(lines))
-    screen.document(read_bounds(**values, direction=direction).to_dict(), json)
+    with sys.stdin.buffer if curve == "-" else open(curve, "rb") as source:
+        bounds = bounds_of_file(source.read(), Picked(lr, loss, metric), direction)
+    screen.document(bounds.to_dict(), json)
 
 
 @app.command(context_settings={"allow_interspersed_args": False})

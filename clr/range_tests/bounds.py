@@ -1,6 +1,6 @@
 """Bounds: base_lr and max_lr with intervals, or why there are none."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from clr.schedules.cycles import Candidate, TrainingLength
@@ -33,6 +33,10 @@ class Bounds:
     def inconclusive(cls, *reasons: str) -> "Bounds":
         """No bounds, and why."""
         return cls(None, None, None, "inconclusive", list(reasons))
+
+    def noting(self, *reasons: str) -> "Bounds":
+        """The same, and further reasons."""
+        return replace(self, reasons=[*self.reasons, *reasons])
 
     def candidate(self, length: TrainingLength) -> Candidate | None:
         """What the range test alone recommends for a training of ``length``; None when it is inconclusive."""

@@ -5,17 +5,11 @@ little-endian. A checksum is CRC-32C, rotated and offset. The content is the pro
 step, 5: summary), its summary a row of values (1), each with tag (1) and number (2: float, 8: tensor).
 """
 
-import math
 import struct
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 from clr.errors import InvalidArgument
-
-LR_TAGS = ("lr", "learning_rate", "train/lr", "train/learning_rate", "lr-SGD", "lr-Adam", "lr-AdamW")
-LOSS_TAGS = ("loss", "train_loss", "train/loss", "loss/train", "Loss/train", "train_loss_step")
-"""What trainers call the two, tried in this order."""
 
 Scalars = dict[str, dict[int, float]]
 """tag -> step -> value."""
@@ -24,29 +18,11 @@ _MASK = 0xA282EAD8
 _FLOAT, _DOUBLE = 1, 2  # TensorProto's numbers for its types
 
 
-def read_curve(
-    path: str | Path, lr: str | None = None, loss: str | None = None, metric: str | None = None
-) -> dict[str, list[float]]:
-    """The curve of a range test out of an event file: ``lr``, ``loss`` and, where asked for, ``metric``, by step.
-
-    Args:
-        path: an event file.
-        lr, loss: their tags; None: the first of ``LR_TAGS``, of ``LOSS_TAGS``, that is there.
-        metric: its tag; NaN at steps where it was not taken.
-
-    Raises:
-        InvalidArgument: the file is none, is damaged, or lacks a tag; the message lists those it has.
-    """
-    found = scalars(Path(path).read_bytes())
-    rates, losses = _tagged(found, "lr", lr, LR_TAGS), _tagged(found, "loss", loss, LOSS_TAGS)
-    steps = sorted(rates.keys() & losses.keys())
-    if not steps:
-        raise InvalidArgument("curve", "must have lr and loss recorded at the same steps")
-    curve = {"lr": [rates[step] for step in steps], "loss": [losses[step] for step in steps]}
-    if metric is not None:
-        values = _tagged(found, "metric", metric, ())
-        curve["metric"] = [values.get(step, math.nan) for step in steps]
-    return curve
+def is_event_file(data: bytes) -> bool:
+    """Whether it begins as one: with a record of its version, or at least with a length and its checksum."""
+    return b"brain.Event:" in data[:64] or (
+        len(data) >= 12 and struct.unpack_from("<I", data, 8)[0] == _checksum(data[:8])
+    )
 
 
 def scalars(data: bytes) -> Scalars:
@@ -64,15 +40,6 @@ def scalars(data: bytes) -> Scalars:
             if number is not None:
                 found[_bytes(fields[1]).decode()][_signed(event.get(2, 0))] = number
     return dict(found)
-
-
-def _tagged(found: Scalars, name: str, tag: str | None, usual: Sequence[str]) -> dict[int, float]:
-    wanted = usual if tag is None else [tag]
-    for one in wanted:
-        if one in found:
-            return found[one]
-    there = ", ".join(sorted(found)) or "no scalars at all"
-    raise InvalidArgument(name, f"must be a tag of the event file, which has {there}", wanted[0] if wanted else None)
 
 
 def _records(data: bytes) -> Iterator[bytes]:

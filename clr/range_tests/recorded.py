@@ -1,41 +1,68 @@
-"""Bounds from a curve that was recorded elsewhere, when no further run is possible."""
+"""Bounds from curves that were recorded elsewhere, when no further run is possible."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from clr.errors import InvalidArgument
+from clr.range_tests.averaging import Averaging
 from clr.range_tests.bounds import RATIO, Bounds, Interval
-from clr.range_tests.signal import EDGE, FALL, MAD, Array, Start, averaged, despike, read_valley, recorded, smooth
+from clr.range_tests.recorded_loss import SHORTEST, WIDTH, Place, places, read_loss, reduced
+from clr.range_tests.recorded_metric import read_metric
+from clr.range_tests.signal import Array, despike, smooth
 from clr.run import Direction
-
-Recorded = tuple[Array, Array]  # rates, and what was recorded at them
-Span = tuple[float, float, float]  # lowest, value, highest
 
 PAPER_RATIOS = (3.0, 6.0)
 """Smallest and largest max_lr / base_lr read from a metric: the paper's rule of thumb, and the widest it used
 (section 3.3, figures 3 and 8)."""
-
-WIDTH = 1 / 40
-"""Smoothing of a recorded curve, as a share of it: a quarter of a decade where a ramp spans ten."""
-
-NEAR_TOP = 0.05
-"""Share of the rise below its plateau at which a metric has arrived there."""
-
-BASE_SHARE = 1 / 3
-"""Share of the rise at which a metric is clearly climbing: beyond its noise, below its bend."""
-
-SHORTEST = 20
-"""Samples below which nothing is read: twice the smoothing's reach."""
 
 GRAIN = math.sqrt(2)
 """An interval reaches at least this factor to each side: half an octave, the finest that seeds agree on."""
 
 END = 1 / 2
 """A max_lr above this share of the curve's last rate lies at its end: within the factor by which seeds may differ."""
+
+BROKE = 1 / 2
+"""Share of its fall by which a loss must rise again to have broken."""
+
+FELL = 1 / 4
+"""Share of its rise by which a metric must fall again to have fallen: more than it is ragged by."""
+
+SLOWER = "a slower ramp would give a lower max_lr"
+
+
+@dataclass
+class Recording:
+    """One seed's curve, row by row.
+
+    Args:
+        lr: rates, rising.
+        loss, metric: as long as ``lr``; NaN where none was recorded, and from a divergence on.
+    """
+
+    lr: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    metric: list[float] = field(default_factory=list)
+
+    @property
+    def measured(self) -> int:
+        """How often the metric was taken."""
+        return int(np.count_nonzero(np.isfinite(self.metric)))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one curve says; ``open_end``: why a higher rate may do as well, None where the training broke."""
+
+    base_lr: Place
+    max_lr: Place
+    open_end: str | None
+    averaging: Averaging | None = None
+    hump: bool = False
 
 
 def read_bounds(
@@ -44,13 +71,14 @@ def read_bounds(
     """Bounds from one recorded ramp, of whatever tool, when no further run is possible.
 
     With a metric (the paper's test): max_lr is the first rate at which the smoothed metric has arrived at its plateau,
-    base_lr the rate at a third of its rise, kept within max_lr / 6 and max_lr / 3. Without one: max_lr is the rate at
-    the smoothed loss's minimum, base_lr a tenth of it. That minimum lies higher the faster the ramp was, by a factor
-    that the curve alone does not tell; the confidence is never high.
+    base_lr the rate at a third of its rise, kept within max_lr / 6 and max_lr / 3. Without one: max_lr is the middle of
+    the smoothed loss's valley, base_lr a tenth of it. The valley lies higher the faster the ramp was, by a factor that
+    the curve alone does not tell; the confidence is never high. Where a finder recorded an average of its losses
+    (Lightning, fastai, torch-lr-finder and ignite do), the average is undone before.
 
     Args:
-        lr: (n,) rates per step, rising; those at the start that are 0 are left out. For several seeds that did not
-            share their rates, one such row each, of any length.
+        lr: (n,) rates per step, at least 0, rising. For several seeds that did not share their rates, one such row
+            each, of any length.
         loss: (n,) or, for several seeds, one row each: training losses; NaN from a divergence on, or where none was
             recorded.
         metric: as ``loss``; NaN where it was not taken.
@@ -74,40 +102,138 @@ def read_bounds(
         raise InvalidArgument("direction", 'must be "maximize" or "minimize"', direction)
     losses = _curves(lr, "loss", loss)
     if metric is None:
-        weakness = "read from the training loss alone; a slower ramp would give a lower max_lr"
-        return _together(losses, _from_loss, "the loss never fell", weakness)
+        found = [_from_loss(rates, row) for rates, row in losses]
+        return _together(found, losses, "the loss never fell", f"read from the training loss alone; {SLOWER}")
     sign, learning = (1, "rose") if direction == "maximize" else (-1, "fell")
     metrics = [(rates, sign * row) for rates, row in _curves(lr, "metric", metric)]
-    weakness = "read from a recorded metric, with no run to prove it; a slower ramp would give a lower max_lr"
-    return _together(metrics, _from_metric, f"the metric never {learning}", weakness)
+    diverged = [len(row) > 0 and np.isfinite(row).any() and not np.isfinite(row[-1]) for _, row in losses]
+    found = [
+        _from_metric(rates, row, bool(diverged[min(seed, len(diverged) - 1)]))
+        for seed, (rates, row) in enumerate(metrics)
+    ]
+    weakness = f"read from a recorded metric, with no run to prove it; {SLOWER}"
+    return _together(found, metrics, f"the metric never {learning}", weakness)
+
+
+def read_recordings(recordings: Sequence[Recording], direction: Direction = "maximize") -> Bounds:
+    """Bounds from one curve for each seed: by the metric where every seed has enough of it, else by the loss.
+
+    Args:
+        recordings: at least one.
+        direction: whether a larger metric is better.
+
+    Raises:
+        InvalidArgument: a rate breaks its rule.
+    """
+    columns = {name: [getattr(one, name) for one in recordings] for name in ("lr", "loss", "metric")}
+    metrics = columns.pop("metric")
+    fewest = min(one.measured for one in recordings)
+    if fewest >= SHORTEST:
+        columns["metric"] = metrics
+    bounds = read_bounds(**columns, direction=direction)
+    if 0 < fewest < SHORTEST:
+        return bounds.noting(f"the metric was not read: it was taken {fewest} times, of {SHORTEST} needed")
+    return bounds
+
+
+def smoothed_mean(recordings: Sequence[Recording]) -> dict[str, list[float]]:
+    """Mean of the seeds' smoothed losses at the rates of the first, as far as all of them reach: ``lr`` and ``loss``.
+
+    Args:
+        recordings: any; those with next to no finite losses count for nothing.
+    """
+    ramps = []
+    for one in recordings:
+        rates, losses = np.asarray(one.lr), np.asarray(one.loss, float)
+        kept = (rates > 0) & np.isfinite(losses)
+        if np.count_nonzero(kept) < SHORTEST:
+            continue
+        x, loss = reduced(places(rates[kept]), despike(losses[kept]))
+        ramps.append((x, smooth(loss, WIDTH * len(loss))))
+    if not ramps:
+        return {"lr": [], "loss": []}
+    first = ramps[0][0]
+    common = first[(first >= max(x[0] for x, _ in ramps)) & (first <= min(x[-1] for x, _ in ramps))]
+    mean = np.mean([np.interp(common, x, loss) for x, loss in ramps], axis=0)
+    return {"lr": np.exp(common).tolist(), "loss": mean.tolist()}
+
+
+def _from_loss(rates: Array, loss: Array) -> _Found | None:
+    reading = read_loss(rates, loss)
+    if reading is None:
+        return None
+    low, value, high = _grained(reading.valley)
+    open_end = None
+    if reading.rise < BROKE:
+        open_end = f"nothing broke: at the last rate, {rates[-1]:.3g}, the loss lay {_share(reading.rise)} above its"
+        open_end += " lowest"
+    return _Found(
+        (low / RATIO, value / RATIO, high / RATIO), (low, value, high), open_end, reading.averaging, reading.hump
+    )
+
+
+def _from_metric(rates: Array, metric: Array, diverged: bool) -> _Found | None:
+    reading = read_metric(rates, metric)
+    if reading is None:
+        return None
+    max_lr, climbing = _grained(reading.arrived), _grained(reading.climbing)
+    smallest, largest = PAPER_RATIOS
+    base_lr = [min(max(base, top / largest), top / smallest) for base, top in zip(climbing, max_lr, strict=True)]
+    open_end = None
+    if not diverged and reading.fell < FELL:
+        open_end = f"the metric had not fallen at the last rate, {rates[-1]:.3g}"
+    return _Found((base_lr[0], base_lr[1], base_lr[2]), max_lr, open_end)
+
+
+def _share(rise: float) -> str:
+    return f"{max(0.0, rise):.0%} of its fall"
+
+
+def _grained(place: Place) -> Place:
+    """Rates no closer to each other than the grain."""
+    low, value, high = place
+    return min(low, value / GRAIN), value, max(high, value * GRAIN)
 
 
 def _together(
-    curves: Sequence[Recorded], read: Callable[[Array, Array], tuple[Span, Span] | None], failure: str, weakness: str
+    found: Sequence[_Found | None], curves: Sequence[tuple[Array, Array]], failure: str, weakness: str
 ) -> Bounds:
-    found = [spans for curve in curves if (spans := read(*curve)) is not None]
-    if 2 * len(found) <= len(curves):
+    read = [one for one in found if one is not None]
+    if 2 * len(read) <= len(found):
         finite = max(int(np.isfinite(values).sum()) for _, values in curves)
         few = f": {finite} finite values, of {SHORTEST} needed" if finite < SHORTEST else ""
         return Bounds.inconclusive(
             f"{failure} by more than its noise{few}", "record a ramp of more steps, from a lower rate to a higher one"
         )
-    (base_lr, base_interval), (max_lr, max_interval) = map(_mean, zip(*found, strict=True))
-    rates = [top for _, (_, top, _) in found]
-    reasons = [weakness]
-    if max_lr > END * max(float(rates[-1]) for rates, _ in curves):
-        reasons.append("max_lr lies near the curve's end; unless the training broke there, a higher one may be better")
+    base_lr, base_interval = _mean([one.base_lr for one in read])
+    max_lr, max_interval = _mean([one.max_lr for one in read])
+    rates = [one.max_lr[1] for one in read]
     return Bounds(
         base_lr,
         max_lr,
         {"base_lr": base_interval, "max_lr": max_interval},
-        "medium" if len(found) > 1 and max(rates) < 2 * min(rates) else "low",
-        reasons,
+        "medium" if len(read) > 1 and max(rates) < 2 * min(rates) else "low",
+        [weakness, *_reasons(read, max_lr, max(float(rates[-1]) for rates, _ in curves))],
     )
 
 
-def _curves(lr: ArrayLike, name: str, values: ArrayLike) -> list[Recorded]:
-    """Those of each seed, from the first rate above 0 on."""
+def _reasons(read: Sequence[_Found], max_lr: float, last: float) -> list[str]:
+    """What is to be known beside: how the curves end, and what was done to them."""
+    reasons = []
+    open_ends = [one.open_end for one in read if one.open_end]
+    if 2 * len(open_ends) > len(read):
+        near = "max_lr lies near the curve's end; " if max_lr > END * last else ""
+        reasons.append(f"{near}{open_ends[-1]}: a higher max_lr may do as well")
+    if averagings := {one.averaging.coefficient for one in read if one.averaging}:
+        coefficients = " and ".join(f"{one:g}" for one in sorted(averagings))
+        reasons.append(f"the losses are an exponential average, of coefficient {coefficients}, which was undone")
+    if any(one.hump for one in read):
+        reasons.append("the loss climbed before it fell, and was read beyond its climb")
+    return reasons
+
+
+def _curves(lr: ArrayLike, name: str, values: ArrayLike) -> list[tuple[Array, Array]]:
+    """Rates and values of each seed."""
     rates, rows = _rows("lr", lr), _rows(name, values)
     rates = rates * len(rows) if len(rates) == 1 else rates
     shapes = [[row.shape for row in each] for each in (rates, rows)]
@@ -115,7 +241,7 @@ def _curves(lr: ArrayLike, name: str, values: ArrayLike) -> list[Recorded]:
         raise InvalidArgument(
             name, f"must have one value for each rate, (n,) or a row for each seed: of shapes {shapes[0]}", shapes[1]
         )
-    return [(rate[rate > 0], row[_checked(rate) > 0]) for rate, row in zip(rates, rows, strict=True)]
+    return [(_checked(rate), row) for rate, row in zip(rates, rows, strict=True)]
 
 
 def _rows(name: str, values: Any) -> list[Array]:
@@ -152,75 +278,8 @@ def _checked(rates: Array) -> Array:
     return rates
 
 
-def _from_loss(rates: Array, loss: Array) -> tuple[Span, Span] | None:
-    rates, loss = recorded(rates, loss)
-    while len(rates) >= SHORTEST:
-        top = _of_valley(rates, loss)
-        if top is not None:
-            low, value, high = top
-            return (low / RATIO, value / RATIO, high / RATIO), top
-        rates, loss = rates[: len(rates) // 2], loss[: len(loss) // 2]  # most of a linear ramp may lie beyond the break
-    return None
-
-
-def _of_valley(rates: Array, loss: Array) -> Span | None:
-    start = Start.of(loss[: max(8, len(loss) // 10)])
-    if start is None:
-        return None
-    valley = read_valley(np.log(rates), [loss], start, WIDTH)
-    if not valley.learned or valley.fall <= FALL * start.error:  # few samples lie before the fall of a recorded ramp
-        return None
-    at = int(np.argmin(valley.curve))
-    higher = np.flatnonzero(valley.curve > valley.curve[at] + 2 * valley.error)
-    low = int(higher[higher < at].max(initial=-1)) + 1
-    high = int(higher[higher > at].min(initial=len(rates))) - 1
-    return _span(rates, low, at, high)
-
-
-def _from_metric(rates: Array, metric: Array) -> tuple[Span, Span] | None:
-    taken = np.isfinite(metric)
-    if taken.sum() < SHORTEST:
-        return None
-    rates, raw = rates[taken], despike(metric[taken], ends=True)
-    curve = smooth(raw, WIDTH * len(raw))
-    top = float(curve.max())
-    # At its start the smoothed curve has half as many samples to average, so the rise errs by more than its top does.
-    error = math.sqrt(2) * _scatter(metric[taken], raw) / math.sqrt(averaged(WIDTH * len(raw)))
-    if top - curve[0] <= FALL * error:
-        return None
-    bottom = float(min(raw[0], curve[0]))
-    rise = top - bottom
-    arrived = curve[int(np.argmax(curve >= top - EDGE * rise)) :]
-    plateau = float(np.median(arrived[arrived >= top - 2 * EDGE * rise]))  # its middle, not its highest wiggle
-
-    def crossing(level: float) -> Span:
-        levels = (level - 2 * error, level, min(level + 2 * error, top))
-        return _span(rates, *(int(np.argmax(curve >= one)) for one in levels))
-
-    max_lr, climbing = crossing(plateau - NEAR_TOP * rise), crossing(bottom + BASE_SHARE * rise)
-    smallest, largest = PAPER_RATIOS
-    low, value, high = (
-        min(max(base, top / largest), top / smallest) for base, top in zip(climbing, max_lr, strict=True)
-    )
-    return (low, value, high), max_lr
-
-
-def _span(rates: Array, low: int, at: int, high: int) -> Span:
-    """Rates at these places, no closer to each other than the smoothing's width and the grain."""
-    width = math.ceil(WIDTH * len(rates))
-    low, high = min(low, max(0, at - width)), max(high, min(len(rates) - 1, at + width))
-    value = float(rates[at])
-    return min(float(rates[low]), value / GRAIN), value, max(float(rates[high]), value * GRAIN)
-
-
-def _scatter(values: Array, despiked: Array) -> float:
-    """Standard deviation of a sample; of values that mostly repeat, by the changes that despiking leaves."""
-    changes = MAD * float(np.median(np.abs(np.diff(values)))) or float(np.sqrt(np.mean(np.diff(despiked) ** 2)))
-    return max(changes / math.sqrt(2), 1e-9 * float(np.median(np.abs(despiked))))  # smoothing rounds a constant
-
-
-def _mean(spans: Sequence[Span]) -> tuple[float, Interval]:
+def _mean(places: Sequence[Place]) -> tuple[float, Interval]:
     """Geometric means over the seeds; the interval holds every seed's value."""
-    values = [value for _, value, _ in spans]
-    low, mean, high = (float(np.exp(np.mean(np.log(each)))) for each in zip(*spans, strict=True))
+    values = [value for _, value, _ in places]
+    low, mean, high = (float(np.exp(np.mean(np.log(each)))) for each in zip(*places, strict=True))
     return float(np.clip(mean, min(values), max(values))), (min(low, *values), max(high, *values))

@@ -6,14 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-import numpy as np
-
 from clr.errors import InvalidArgument
-from clr.range_tests.bounds import Bounds
-from clr.range_tests.recorded import SHORTEST, WIDTH, read_bounds
-from clr.range_tests.signal import despike, finite_head, recorded, smooth
-from clr.run import Direction
-from service.curve_file import Curve, arguments
+from clr.range_tests.recorded import Recording, read_recordings, smoothed_mean
 from service.external.job import ExternalJob, attending
 from service.external.reports import LARGEST, RampPoint, RangeTestReport
 from service.store import audit, jobs, runs
@@ -106,44 +100,22 @@ def _read(attended: ExternalJob) -> None:
     """Bounds from all seeds' curves, and the recommendation that follows."""
     assert attended.spec.direction is not None
     numbers = [row.number for row in runs.of_stage(attended.transaction, attended.job.id, STAGE)]
-    recorded = runs.points(attended.transaction, attended.job.id, STAGE, numbers)
-    curves = [_curve(recorded[number]) for number in numbers]
+    points = runs.points(attended.transaction, attended.job.id, STAGE, numbers)
+    recordings = [_recording(points[number]) for number in numbers]
     try:
-        bounds = _bounds(curves, attended.spec.direction)
+        bounds = read_recordings(recordings, attended.spec.direction)
     except InvalidArgument as error:
         raise InvalidArgument(f"points.{error.field}", error.rule, error.given) from error
-    document = {"bounds": bounds.to_dict(), "smoothed": _smoothed(curves)}
+    document = {"bounds": bounds.to_dict(), "smoothed": smoothed_mean(recordings)}
     jobs.set_range_test(attended.transaction, attended.lease, document)
     attended.take_note(STAGE)
 
 
-def _bounds(curves: Sequence[Curve], direction: Direction) -> Bounds:
-    """By the metric where every seed has enough of it, else by the loss."""
-    given = arguments(curves)
-    if any(sum(map(math.isfinite, curve.metric)) < SHORTEST for curve in curves):
-        given.pop("metric", None)
-    return read_bounds(**given, direction=direction)
-
-
-def _curve(points: Sequence[Document]) -> Curve:
-    curve = Curve()
+def _recording(points: Sequence[Document]) -> Recording:
+    recording = Recording()
     for point in points:
-        curve.lr += point["lr"]
-        curve.loss += [math.nan if loss is None else loss for loss in point["loss"]]
-        curve.metric += [math.nan] * (len(point["lr"]) - 1)
-        curve.metric.append(math.nan if point["metric"] is None else point["metric"])
-    return curve
-
-
-def _smoothed(curves: Sequence[Curve]) -> dict[str, list[float]]:
-    """Mean of the seeds' smoothed losses at the rates of the first, as far as all of them reach."""
-    ramps = []
-    for curve in curves:
-        rates, losses = recorded(np.asarray(curve.lr), curve.loss)
-        loss = finite_head(losses)
-        rates = rates[: len(loss)]
-        ramps.append((rates[rates > 0], smooth(despike(loss[rates > 0]), WIDTH * len(loss))))
-    first = ramps[0][0]
-    common = first[(first >= max(r[0] for r, _ in ramps)) & (first <= min(r[-1] for r, _ in ramps))]
-    rows = [np.interp(np.log(common), np.log(rates), loss) for rates, loss in ramps]
-    return {"lr": common.tolist(), "loss": np.mean(rows, axis=0).tolist()}
+        recording.lr += point["lr"]
+        recording.loss += [math.nan if loss is None else loss for loss in point["loss"]]
+        recording.metric += [math.nan] * (len(point["lr"]) - 1)
+        recording.metric.append(math.nan if point["metric"] is None else point["metric"])
+    return recording

@@ -1,9 +1,9 @@
 """Bounds from a curve of anywhere. Nothing is stored."""
 
 import json
-from collections.abc import Iterator
-from functools import cache
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Annotated, Any, Self
 
 import anyio
 import anyio.to_process
@@ -15,8 +15,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from clr.errors import InvalidArgument
-from service import curve_file
-from service.curve_file import Curve, Row
+from clr.range_tests.bounds import Bounds
+from clr.range_tests.curve_file import Picked, Row, bounds_of_file, recordings_of
+from clr.range_tests.recorded import read_recordings
+from clr.run import Direction
 from service.problems import responses
 from service.schemas import BoundsView
 
@@ -28,9 +30,9 @@ SMALL = 32 * 2**10
 READ_S = 10.0
 AT_ONCE = 2
 
-Direction = Literal["maximize", "minimize"]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Value = Annotated[float, Field(allow_inf_nan=False)] | None
+Column = Annotated[str | None, Query(description="for CSV: this column, in the place of the one found by name")]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
@@ -114,30 +116,35 @@ async def _body(request: Request) -> bytes:
 async def bounds(
     request: Request,
     body: Annotated[bytes, Depends(_body)],
-    direction: Annotated[Direction, Query(description="for CSV: whether a larger metric is better")] = "maximize",
+    direction: Annotated[
+        Direction | None,
+        Query(description="for CSV: whether a larger metric is better; left out: by the metric's name"),
+    ] = None,
+    lr: Column = None,
+    loss: Column = None,
+    metric: Column = None,
 ) -> BoundsView:
-    """Read base_lr and max_lr from a range test run anywhere: JSON, by points or by columns, or CSV."""
-    curves: list[Curve] | str
+    """Read base_lr and max_lr from a range test run anywhere: JSON, by points or by columns, or CSV.
+
+    A CSV may have any delimiter and other columns; rate, loss and metric are found by their names, or picked.
+    """
+    read: Callable[[], Bounds]
     match request.headers.get("content-type", "").partition(";")[0].strip().lower():
         case "application/json":
-            curves, direction = _from_json(body)
+            recorded = _from_json(body)
+            read = partial(read_recordings, recordings_of(recorded.rows()), recorded.direction)
         case "text/csv":
-            curves = _text(body)
+            read = partial(bounds_of_file, _utf8(body), Picked(lr, loss, metric), direction)
         case _:
             raise HTTPException(415, "the body must be a curve: send it as application/json or as text/csv")
-    if len(body) <= SMALL:
-        found = await run_in_threadpool(curve_file.bounds, curves, direction)
-    else:
-        found = await _read_apart(curves, direction, len(body))
-    return BoundsView(**found)
+    found = await (run_in_threadpool(read) if len(body) <= SMALL else _read_apart(read, len(body)))
+    return BoundsView(**found.to_dict())
 
 
-async def _read_apart(curves: list[Curve] | str, direction: Direction, size: int) -> dict[str, Any]:
+async def _read_apart(read: Callable[[], Bounds], size: int) -> Bounds:
     """In a process of its own, which can be ended, and leaves this one's threads to the others."""
     with anyio.move_on_after(READ_S):
-        return await anyio.to_process.run_sync(
-            curve_file.bounds, curves, direction, cancellable=True, limiter=_limiter()
-        )
+        return await anyio.to_process.run_sync(read, cancellable=True, limiter=_limiter())
     raise InvalidArgument("body", f"must be a curve that is read within {READ_S:g} s: leave points out", size)
 
 
@@ -146,22 +153,22 @@ def _limiter() -> anyio.CapacityLimiter:
     return anyio.CapacityLimiter(AT_ONCE)
 
 
-def _from_json(body: bytes) -> tuple[list[Curve], Direction]:
+def _utf8(body: bytes) -> bytes:
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise HTTPException(400, f"the body must be text in UTF-8, but {error.reason} at byte {error.start}") from error
+    return body
+
+
+def _from_json(body: bytes) -> RecordedPoints | RecordedColumns:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"the body is not valid JSON: {error}") from error
     model = RecordedColumns if isinstance(document, dict) and "lr" in document else RecordedPoints
     try:
-        recorded = model.model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
         found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
         raise RequestValidationError(found, body=document) from error
-    return curve_file.collect(recorded.rows()), recorded.direction
-
-
-def _text(body: bytes) -> str:
-    try:
-        return body.decode("utf-8-sig")  # as Excel writes it
-    except UnicodeDecodeError as error:
-        raise HTTPException(400, f"the body must be text in UTF-8, but {error.reason} at byte {error.start}") from error

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], roo
 
     def run(*args: str, stdin: str = "", terminal: bool = False) -> Ran:
         monkeypatch.setattr(sys, "argv", ["clr", *args])
-        monkeypatch.setattr(sys, "stdin", StringIO(stdin))
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(stdin.encode())))
         monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
         with pytest.raises(SystemExit) as caught:
             cli.main()

@@ -379,14 +379,35 @@ def test_analyze_reads_the_bounds_of_each_seed_from_a_file_or_standard_input(run
     assert json.loads(run("analyze", "-", "--direction", "minimize", stdin=text).out) == found
 
 
+def test_analyze_reads_files_of_other_kinds_and_columns_that_are_picked(run: Run, tmp_path: Path) -> None:
+    lr = [1e-5 * 1.1**step for step in range(120)]
+    loss = [2.3 / (1 + (rate / 0.003) ** 2) + 0.2 + (rate / 0.3) ** 4 for rate in lr]
+    files = {
+        "history.json": json.dumps({"lr": lr, "loss": loss}),
+        "keras.csv": "\n".join(["epoch,loss,lr,val_loss", *(f"0,{y},{x},1" for x, y in zip(lr, loss, strict=True))]),
+        "semicolons.csv": "\n".join(["lr;loss", *(f"{x};{y}" for x, y in zip(lr, loss, strict=True))]),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = [json.loads(run("analyze", str(tmp_path / name)).out)["max_lr"] for name in files]
+    assert found == [found[0]] * 3
+    assert 0.01 < found[0] < 0.3
+    picked = run("analyze", str(tmp_path / "keras.csv"), "--loss", "los")
+    assert is_one_error_line(picked)
+    assert "epoch, loss, lr, val_loss" in picked.err
+    by_metric = json.loads(run("analyze", str(tmp_path / "keras.csv"), "--metric", "val_loss").out)
+    assert by_metric["reasons"][0] == "the metric never fell by more than its noise"
+
+
 def test_analyze_reads_an_event_file_and_lists_the_tags_it_has(run: Run) -> None:
     file = str(Path(__file__).parents[1] / "clr" / "range_tests" / "data" / "range_test.tfevents")
-    assert 0.01 < json.loads(run("analyze", file).out)["max_lr"] < 0.3
-    by_metric = json.loads(run("analyze", file, "--metric-tag", "val/accuracy").out)
+    by_metric = json.loads(run("analyze", file).out)
+    assert 0.001 < by_metric["max_lr"] < 0.3
     assert "recorded metric" in by_metric["reasons"][0]
-    ran = run("analyze", file, "--loss-tag", "los")
+    assert "metric from 'val/accuracy'" in by_metric["reasons"][-1]
+    ran = run("analyze", file, "--loss", "los")
     assert is_one_error_line(ran)
-    assert "train/loss, train/lr, val/accuracy" in ran.err
+    assert "train/lr, train/loss, val/accuracy" in ran.err
 
 
 def test_submit_uploads_a_folder_of_code(run: Run, api: Client, tmp_path: Path) -> None:

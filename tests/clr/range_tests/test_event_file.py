@@ -3,7 +3,6 @@
 It holds 120 steps of ``train/lr`` and ``train/loss``, every fourth ``val/accuracy`` as a tensor, a text, a histogram.
 """
 
-import math
 import struct
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import numpy as np
 import pytest
 
 from clr.errors import InvalidArgument
-from clr.range_tests.event_file import _checksum, read_curve, scalars
-from clr.range_tests.recorded import read_bounds
+from clr.range_tests.event_file import _checksum, is_event_file, scalars
 
 FILE = Path(__file__).parent / "data" / "range_test.tfevents"
 
@@ -22,21 +20,6 @@ def test_the_scalars_of_a_real_file_are_read() -> None:
     assert set(found) == {"train/lr", "train/loss", "val/accuracy"}
     assert list(found["train/lr"].values()) == pytest.approx(np.geomspace(1e-5, 1, 120), rel=1e-6)
     assert list(found["val/accuracy"]) == list(range(3, 120, 4))
-
-
-def test_a_curve_is_found_by_the_usual_tags_and_gives_bounds() -> None:
-    curve = read_curve(FILE)
-    assert set(curve) == {"lr", "loss"}
-    assert 0.01 < read_bounds(**curve).max_lr < 0.3
-    curve = read_curve(FILE, metric="val/accuracy")
-    assert [math.isfinite(value) for value in curve["metric"][:8]] == [False, False, False, True] * 2
-
-
-def test_a_tag_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(InvalidArgument, match=r"^loss: .* has train/loss, train/lr, val/accuracy, but got 'los'$"):
-        read_curve(FILE, loss="los")
-    with pytest.raises(InvalidArgument, match=r"^metric: .* but got 'acc'"):
-        read_curve(FILE, metric="acc")
 
 
 def test_a_file_that_was_cut_off_gives_what_is_whole() -> None:
@@ -53,13 +36,12 @@ def test_a_damaged_byte_is_found(at: int) -> None:
         scalars(bytes(data))
 
 
-def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.tfevents").write_text("lr,loss\n0.1,1\n")
-    with pytest.raises(InvalidArgument, match="must be a TensorBoard event file"):
-        read_curve(tmp_path / "x.tfevents")
-    (tmp_path / "x.tfevents").write_bytes(b"")
-    with pytest.raises(InvalidArgument, match="no scalars at all"):
-        read_curve(tmp_path / "x.tfevents")
+def test_a_file_is_known_by_its_beginning() -> None:
+    data = FILE.read_bytes()
+    assert is_event_file(data)
+    assert is_event_file(data[:4] + b"x" + data[5:])
+    assert not is_event_file(b"lr,loss\n0.1,1\n0.2,1\n")
+    assert not is_event_file(b"")
 
 
 def test_the_checksum_is_that_of_the_format() -> None:

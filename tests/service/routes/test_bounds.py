@@ -5,8 +5,8 @@ import httpx
 import numpy as np
 import pytest
 
+from clr.range_tests.curve_file import bounds_of_file
 from clr.range_tests.recorded import read_bounds
-from service import curve_file
 from service.routes import bounds as bounds_route
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -95,10 +95,10 @@ def test_a_curve_that_breaks_a_rule_is_refused_by_field_rule_and_value(
 @pytest.mark.parametrize(
     ("body", "kind", "status", "says"),
     [
-        ("lr;loss\n1;2", "text/csv", 422, "must have lr,loss"),
+        ("lr;los\n1;2", "text/csv", 422, "must be one of the curve's columns: lr, los"),
         ("lr,loss\n0.1,x", "text/csv", 422, "must be a number"),
         ("lr,loss\n", "text/csv", 422, "at least one row"),
-        ("", "text/csv", 422, "must have lr,loss"),
+        ("", "text/csv", 422, "must have the names of its columns"),
         ('lr,loss\n"' + "9" * 200_000, "text/csv", 413, ""),
         (b"lr,loss\n\xff", "text/csv", 400, "UTF-8"),
         ("{", "application/json", 400, "not valid JSON"),
@@ -125,7 +125,7 @@ def test_a_long_curve_is_read_in_a_process_of_its_own_to_the_same_bounds(client:
     text = long_csv(1500)
     assert bounds_route.SMALL < len(text) < 65536
     answer = client.post("/v1/bounds", content=text, headers={"Content-Type": "text/csv"}, timeout=60)
-    assert answer.json() == json.loads(json.dumps(curve_file.bounds(text, "maximize")))
+    assert answer.json() == json.loads(json.dumps(bounds_of_file(text.encode()).to_dict()))
     broken = client.post("/v1/bounds", content=text + "1,x\n", headers={"Content-Type": "text/csv"}, timeout=60)
     assert (broken.status_code, broken.json()["errors"][0]["field"]) == (422, "loss")
 
@@ -143,3 +143,31 @@ def test_the_documented_curve_has_bounds(client: httpx.Client) -> None:
     answer = client.post("/v1/bounds", content=text, headers={"Content-Type": "text/csv"})
     assert answer.status_code == 200
     assert answer.json()["max_lr"] is not None, answer.text
+
+
+def test_a_csv_of_other_columns_is_read_by_their_names_or_as_picked(client: httpx.Client) -> None:
+    expected = read_bounds(LR, loss(0)).max_lr
+    named = "\n".join(
+        ["step;learning_rate;train/loss", *(f"0;{lr};{one}" for lr, one in zip(LR, loss(0), strict=True))]
+    )
+    found = post(client, named).json()
+    assert found["max_lr"] == pytest.approx(expected)
+    assert found["reasons"][-1] == "columns read: lr from 'learning_rate', loss from 'train/loss'; not read: step"
+    picked = csv(a=LR, b=loss(0))
+    assert post(client, picked, lr="a", loss="b").json()["max_lr"] == pytest.approx(expected)
+    refused = post(client, picked, lr="a", loss="c")
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "loss")
+    assert refused.json()["errors"][0]["value"] == "c"
+
+
+def test_a_metric_whose_smaller_values_are_better_is_known_by_its_name(client: httpx.Client) -> None:
+    falls = [-value for value in metric()]
+    text = csv(lr=LR, loss=loss(0), val_loss=falls)
+    found = post(client, text, metric="val_loss").json()
+    assert found["max_lr"] == pytest.approx(read_bounds(LR, loss(0), metric()).max_lr)
+    assert post(client, text, metric="val_loss", direction="maximize").json()["confidence"] == "inconclusive"
+
+
+def test_a_field_that_breaks_its_rule_is_shown_with_the_value_given(client: httpx.Client) -> None:
+    error = post(client, "lr,loss\n0.1,high\n").json()["errors"][0]
+    assert error == {"field": "loss", "rule": "must be a number, also in line 2", "value": "high"}
