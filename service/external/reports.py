@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from clr.range_tests.recorded import SHORTEST
+from clr.range_tests.recorded_loss import SHORTEST
 
 LARGEST = 1e38
 """Values beyond what a single-precision float holds are those of a training that diverged."""
