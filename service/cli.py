@@ -24,13 +24,11 @@ app = typer.Typer(
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as printed by submit.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: CLR_HOST or 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0: a free one.  [default: CLR_PORT or 8000]")]
-Tag = Annotated[str | None, typer.Option(help="Its tag in an event file.  [default: for lr and loss the usual ones]")]
 INTERRUPTED, TERMINATED = 130, 143
 Column = Annotated[
     str | None,
     typer.Option(metavar="COLUMN", help="Its column, or tag in an event file.  [default: found by its name]"),
 ]
-INTERRUPTED = 130
 
 
 def _version(asked: bool) -> None:
