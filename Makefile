@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo serve test lint audit sbom docs clean
+.PHONY: help setup demo serve test test-long lint audit sbom docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    start a service, run the digits job on it, print what it found"
 	@echo "make serve   start a service on this machine: API, worker, Ray, SQLite"
 	@echo "make test    everything that CI runs"
+	@echo "make test-long  a storm of faults on both databases, about twenty minutes"
 	@echo "make lint    format, lint, types, import rules and the compose file alone"
 	@echo "make audit   known vulnerabilities of what is installed, where their list can be reached"
 	@echo "make sbom    what is installed as CycloneDX, in build/sbom.json"
@@ -56,6 +57,11 @@ audit: $(STAMP)
 sbom: $(STAMP)
 	@mkdir -p build
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/sbom.json $(BIN)/python
+
+# Faults of all kinds at random on real services, five minutes on each database; then what must hold is checked.
+test-long: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.storm --minutes 5 --seed 1 --database sqlite
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.storm --minutes 5 --seed 1 --database postgresql
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     code_requirements: Literal["refuse", "ignore", "install"] = Field(
         "refuse", description="what becomes of a requirements.txt in uploaded code"
     )
-    lease_s: float = Field(10.0, gt=0, description="seconds after which a silent worker's job is taken over")
+    lease_s: float = Field(10.0, gt=0, le=900, description="seconds after which a silent worker's job is taken over")
     poll_s: float = Field(0.5, gt=0, description="seconds between a worker's looks for a job")
     checkpoints: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default_factory=lambda given: given["home"] / "checkpoints",

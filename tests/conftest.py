@@ -1,12 +1,16 @@
 """Databases that the tests run on: a SQLite file, and a real PostgreSQL started from its wheel."""
 
 import shutil
+import signal
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from threading import Timer
+from typing import Any
 
 import psutil
 import psycopg
@@ -54,6 +58,31 @@ def runs(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     return False
+
+
+@contextmanager
+def started(command: Sequence[str], timeout_s: float = 100, **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A process that ends with the block, whatever happens in it, and after ``timeout_s`` anyway: so reads end, too.
+
+    It hears Ctrl-C also where the tests themselves run in the background of a script, and ignore it.
+    """
+    process = subprocess.Popen(command, preexec_fn=_hear_interrupts, **options)
+    watchdog = Timer(timeout_s, process.kill)
+    watchdog.start()
+    try:
+        yield process
+        process.wait(timeout_s)
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.wait(30)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def _hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,15 @@ from typing import Any
 from ray.exceptions import RayError
 
 from clr.commands.program import RUN_SECONDS
+from clr.range_tests.bounds import Bounds
 from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
 from clr.trials.study import StudyMirror
 from clr.tuning.cost import trainings_of_stages
+from clr.tuning.recommendation import Recommendation
 from service import logs
 from service.settings import Settings
-from service.store import code, jobs, sessions, studies
+from service.store import code, jobs, recommendations, sessions, studies
 from service.store.database import Database
 from service.store.errors import LeaseLost
 from service.store.jobs import Lease
@@ -21,7 +23,7 @@ from service.store.models import Job
 from worker import environment
 from worker.checkpoints import Checkpoints
 from worker.engine import Engine, pause
-from worker.errors import OUTAGE, Cancelled, HandedBack, LostRun, RunFailed
+from worker.errors import OUTAGE, Cancelled, HandedBack, LimitReached, LostRun, RunFailed
 from worker.remote import About
 from worker.runs import Runs
 
@@ -36,16 +38,24 @@ class JobDriver:
         job, lease: what was claimed.
         settings: of the worker.
         stopping: set when the worker shuts down.
+        elapsed_s: since the job was started, by the database's clock: this machine's may be another.
     """
 
     def __init__(
-        self, database: Database, engine: Engine, job: Job, lease: Lease, *, settings: Settings, stopping: Event
+        self,
+        database: Database,
+        engine: Engine,
+        job: Job,
+        lease: Lease,
+        *,
+        settings: Settings,
+        stopping: Event,
+        elapsed_s: float = 0.0,
     ) -> None:
         self.database, self.engine, self.lease, self.settings = database, engine, lease, settings
         self.spec = JobSpec.model_validate(job.spec)
         known = job.trained_with or {}
         self.held = {"gpus": known["gpus"]} if "gpus" in known else {}  # by a node, when the job's task was loaded
-        assert job.started_at is not None
         limits = self.spec.limits
         self.runs = Runs(
             database,
@@ -54,7 +64,7 @@ class JobDriver:
             lease_s=settings.lease_s,
             stopping=stopping,
             trainee=self._trainee(settings.reach(job.submitted_by)),
-            started_at=job.started_at.timestamp(),
+            elapsed_s=elapsed_s,
             max_seconds=limits.max_seconds,
             checkpoints=Checkpoints(settings.checkpoints, job.id, settings.checkpoint_seconds),
         )
@@ -106,13 +116,26 @@ class JobDriver:
 
     def _work(self) -> None:
         """Describe the task, then carry out its session from wherever the store says that it stood."""
-        job = self._inspect_task()
+        try:
+            job = self._inspect_task()
+        except LimitReached as limit:
+            return self._give_up(f"{limit} was reached before the task was loaded")
         with self.database.read() as session:
             known = sessions.rebuild(session, job, in_hands=False)
         mirror = StudyMirror(studies.storage(self.database.url), self.lease.job_id, known.attributes)
         self.runs.carry_out(known, mirror)
         if known.failure is not None:
             raise RunFailed(known.failure)
+        return None
+
+    def _give_up(self, reason: str) -> None:
+        """Recommend no bounds, unless something was found before."""
+        with self.database.begin() as session:
+            if recommendations.get(session, self.lease.job_id) is None:
+                found = Recommendation.of(
+                    "range_test", Bounds.inconclusive(reason), None, None, job_id=self.lease.job_id
+                )
+                recommendations.put(session, self.lease, found.to_dict(), task=self.spec.task, optimizer=None)
 
     def _inspect_task(self) -> Job:
         """Learn from the task itself how long an epoch is and what a run is judged by."""

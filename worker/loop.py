@@ -105,7 +105,16 @@ class Worker:
             if claimed is None:
                 return False
             job, lease = claimed
-            driver = JobDriver(self.database, self.engine, job, lease, settings=self.settings, stopping=self.stopping)
+            elapsed_s = jobs.seconds_since_start(session, job)
+        driver = JobDriver(
+            self.database,
+            self.engine,
+            job,
+            lease,
+            settings=self.settings,
+            stopping=self.stopping,
+            elapsed_s=elapsed_s,
+        )
         if lease.lost_by is not None:
             MEASURES.lease_lost()
             log.warning(

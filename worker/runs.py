@@ -8,6 +8,7 @@ from threading import Event
 from typing import Any
 
 from ray.exceptions import RayError
+from sqlalchemy.orm import Session as Transaction
 
 from clr.run import Point
 from clr.trials.study import StudyMirror
@@ -57,8 +58,8 @@ class Runs:
         lease_s: how long a renewal lasts.
         stopping: set when this worker shuts down.
         trainee: task, args, optimizer and batch size, as plain values.
-        started_at: when the job was started, in seconds since the epoch.
-        max_seconds: hard limit from then on.
+        elapsed_s: seconds since the job was started.
+        max_seconds: hard limit from its start on.
         checkpoints: where its runs save how they stand.
     """
 
@@ -71,18 +72,20 @@ class Runs:
         lease_s: float,
         stopping: Event,
         trainee: Trainee,
-        started_at: float,
+        elapsed_s: float,
         max_seconds: float | None,
         checkpoints: Checkpoints,
     ) -> None:
         self.database, self.engine, self.lease, self.lease_s = database, engine, lease, lease_s
         self.stopping, self.trainee = stopping, trainee
-        self.started_at, self.max_seconds, self.checkpoints = started_at, max_seconds, checkpoints
+        self.max_seconds, self.checkpoints = max_seconds, checkpoints
+        self._began = time.monotonic() - elapsed_s
         self.resources: Resources  # of one run, once there is a node that holds it
         self.bundle: Bundle | None = None
         self._flights: dict[Stream, _Flight] = {}
         self._renewed = self._written = 0.0
         self._said: dict[str, Any] | None = None
+        self._stage: Stage | None = None
 
     def carry_out(self, session: Session, mirror: StudyMirror) -> None:
         """Train what the session orders until it is over; its next run is taken whenever a slot is free.
@@ -110,13 +113,18 @@ class Runs:
                 break
         self._publish(over=True)
 
+    @property
+    def seconds(self) -> float:
+        """Since the job was started."""
+        return time.monotonic() - self._began
+
     def check(self) -> None:
         """Renew the lease when it is time to, and raise the reason to stop if there is one."""
         now = time.monotonic()
         if self.stopping.is_set():
             raise HandedBack("the worker stops")
         self.engine.check()
-        if self.max_seconds is not None and time.time() - self.started_at > self.max_seconds:
+        if self.max_seconds is not None and self.seconds > self.max_seconds:
             raise LimitReached(f"limits.max_seconds = {self.max_seconds:g}")
         if now - self._renewed > min(1.0, self.lease_s / 4):
             with self.database.begin() as session:
@@ -141,6 +149,8 @@ class Runs:
             attempt = runs.start(
                 session, self.lease, stage=order.stage, number=order.number, params=order.params, run=values
             )
+            if order.stage != self._stage:
+                self._tell_progress(session, order.stage)
         checkpoint = self.checkpoints.of(order.stage, order.number)
         about: RunName = {"stage": order.stage, "number": order.number, "attempt": attempt}
         stream = self.engine.stream(self.trainee, self.bundle, values, about, self.resources, checkpoint)
@@ -229,14 +239,17 @@ class Runs:
                 flight.unwritten = []
             for flight, one in zip(ended, told, strict=True):
                 runs.finish(session, self.lease, **flight.identity, state=one.state, value=one.value, steps=one.steps)
-            stage = next(iter(self._flights.values())).order.stage
-            steps = self.session.steps_so_far
-            share = min(0.99, steps / self.session.predicted_steps)
-            jobs.progress(session, self.lease, stage=stage, progress=share, steps=steps)
+            self._tell_progress(session, next(iter(self._flights.values())).order.stage)
+
+    def _tell_progress(self, transaction: Transaction, stage: Stage) -> None:
+        steps = self.session.steps_so_far
+        share = min(0.99, steps / self.session.predicted_steps)
+        jobs.progress(transaction, self.lease, stage=stage, progress=share, steps=steps)
+        self._stage = stage
 
     def _publish(self, *, over: bool = False) -> None:
         """Store what the session says now, where that is new."""
-        self.session.seconds = time.time() - self.started_at
+        self.session.seconds = self.seconds
         found = self.session.recommendation
         if found is None:
             return

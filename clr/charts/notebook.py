@@ -36,7 +36,7 @@ def recommendation_html(found: "Recommendation") -> str:
     rows |= {"verdict": found.evidence and found.evidence.verdict}
     rows |= {"reasons": "; ".join(found.reasons), "warnings": "; ".join(found.warnings)}
     shown = None
-    if found.stepsize is not None:
+    if found.stepsize is not None and found.iterations_per_epoch is not None:
         two_cycles = 4 * found.stepsize / found.iterations_per_epoch
         shown = svg(schedule_chart({"recommended": found.to_dict()}, two_cycles))
     return _html("recommendation", rows, shown)

@@ -98,7 +98,7 @@ class Recommendation:
     step_size_up: int | None
     step_size_down: int | None
     stepsize_multiplier: float | None
-    iterations_per_epoch: int
+    iterations_per_epoch: int | None
     gamma: float | None
     interval: dict[str, list[float]] | None
     confidence: Confidence
@@ -117,7 +117,7 @@ class Recommendation:
         source: Source,
         bounds: Bounds,
         candidate: Candidate | None,
-        iterations_per_epoch: int,
+        iterations_per_epoch: int | None,
         *,
         reasons: Sequence[str] = (),
         **more: Any,

@@ -26,7 +26,11 @@ WORKERS_MODES = ("managed", "command")
 """Of the jobs that workers claim."""
 
 WAITING = Job.state == "queued"
-ABANDONED = and_(Job.state == "running", Job.lease_until < now_s())
+LONGEST_LEASE_S = 900.0
+"""A lease that ends later than any can was given when the database's clock was ahead: it holds no longer. Its owner, if
+alive, renews it by the present clock within a second."""
+
+ABANDONED = and_(Job.state == "running", or_(Job.lease_until < now_s(), Job.lease_until > now_s() + LONGEST_LEASE_S))
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,13 @@ def listing(*, state: str | None, task: str | None, name: str | None, limit: int
         if value is not None:
             query = query.where(column == value)
     return query if before is None else query.where(Job.id < before)
+
+
+def seconds_since_start(session: Session, job: Job) -> float:
+    """How long ago the job was started, by the clock that its start was written by; 0 where that was set back since."""
+    assert job.started_at is not None
+    present = session.execute(select(now())).scalar_one()
+    return max(0.0, (present - job.started_at).total_seconds())
 
 
 # queued -> running; running -> running under a new owner once the lease has run out

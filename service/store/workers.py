@@ -38,8 +38,8 @@ def retire(session: Session, owner: str) -> None:
 
 
 def alive(session: Session, within_s: float = 30) -> list[WorkerRow]:
-    """Workers seen in the last ``within_s`` seconds."""
-    query = select(WorkerRow).where(WorkerRow.seen_at > now_s() - within_s)
+    """Workers seen in the last ``within_s`` seconds; not those seen later than now, by a clock that was set back."""
+    query = select(WorkerRow).where(WorkerRow.seen_at > now_s() - within_s, WorkerRow.seen_at < now_s() + within_s)
     return list(session.scalars(query.order_by(WorkerRow.id)))
 
 

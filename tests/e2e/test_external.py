@@ -10,6 +10,7 @@ import pytest
 
 from clr.client.sync import Client
 from service.serving import address, listen
+from tests.conftest import started
 
 EXAMPLE = Path(__file__).parents[2] / "examples/external_numpy.py"
 
@@ -32,7 +33,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 def test_two_numpy_trainers_share_a_job_and_end_it(url: str) -> None:
     run = [sys.executable, str(EXAMPLE), url]
-    with subprocess.Popen(run, stdout=subprocess.PIPE, text=True) as first:
+    with started(run, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         job_id = first.stdout.readline().split()[1]
         assert first.stdout.readline().startswith("range test: base_lr")

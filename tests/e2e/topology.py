@@ -57,7 +57,7 @@ class Topology:
         """End every process of every container."""
         kill(self.mark)
         for container in self.containers:
-            container.process.wait()
+            container.process.wait(30)
 
     def _here(self, text: str) -> str:
         for there, here in self.here.items():

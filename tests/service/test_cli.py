@@ -21,6 +21,7 @@ from clr.tuning.formats import FORMATS
 from service import cli
 from service.store import jobs, recommendations, workers
 from service.store.database import Database, is_migrated
+from tests.conftest import started
 from tests.service.conftest import Ran, Run, is_one_error_line
 
 COMMANDS = [
@@ -283,7 +284,7 @@ def test_watching_a_job_that_does_not_succeed_fails(
 def test_ctrl_c_stops_the_watching_and_not_the_job(api: Client) -> None:
     job = api.submit({"task": "digits"})
     command = [sys.executable, "-m", "service.cli", "watch", job.id]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with started(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("queued")
         process.send_signal(signal.SIGINT)
@@ -295,7 +296,7 @@ def test_ctrl_c_stops_the_watching_and_not_the_job(api: Client) -> None:
 def test_a_reader_that_closes_early_is_no_traceback(api: Client) -> None:
     job = api.submit({"task": "digits"})
     command = [sys.executable, "-m", "service.cli", "show", job.id]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()

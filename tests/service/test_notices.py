@@ -67,7 +67,7 @@ class Receiver:
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
-        self.thread.join()
+        self.thread.join(30)
 
 
 @pytest.fixture

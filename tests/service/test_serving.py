@@ -26,7 +26,7 @@ def service(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
         process.kill()
     assert process.stderr is not None
     process.stderr.close()
-    process.wait()
+    process.wait(30)
 
 
 def url_of(service: "subprocess.Popen[str]") -> str:

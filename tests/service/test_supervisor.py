@@ -60,7 +60,7 @@ def start() -> Iterator[Start]:
     yield start
     for process in started:
         process.kill()
-        process.wait()
+        process.wait(30)
         assert process.stdout is not None
         process.stdout.close()
 

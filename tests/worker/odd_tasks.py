@@ -126,3 +126,9 @@ def dies_always() -> clr.Task:
 
     x, y = _points()
     return clr.Task(model=lambda: nn.Linear(8, 2), train=(x, y), loss=loss)
+
+
+def loads_slowly() -> clr.Task:
+    """Its data take long to read."""
+    time.sleep(600)
+    return _task()

@@ -42,7 +42,7 @@ def kill(process: subprocess.Popen) -> None:
     with suppress(psutil.NoSuchProcess):
         family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
-    process.wait()
+    process.wait(30)
     for orphan in family:
         with suppress(psutil.NoSuchProcess):
             orphan.kill()

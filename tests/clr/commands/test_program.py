@@ -17,6 +17,7 @@ import pytest
 from clr.commands.program import Program
 from clr.errors import BrokenProgram, ProgramDied
 from clr.run import Curve, Point, Run
+from tests.conftest import started
 
 STEPS = 10
 RUN = Run(policy="triangular", base_lr=0.01, max_lr=0.1, step_size_up=5, steps=STEPS, seed=3, evaluate_every=10)
@@ -241,7 +242,7 @@ def test_nothing_is_left_when_what_drives_the_program_is_killed(tmp_path: Path) 
     command = [sys.executable, "-c", DRIVER, "sh", "-c", script]
     temporary = Path(tempfile.gettempdir())
     environment = os.environ | {"TMPDIR": str(temporary)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as driver:
+    with started(command, stdout=subprocess.PIPE, env=environment) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline()
         assert started_below(temporary)

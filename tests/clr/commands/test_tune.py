@@ -17,6 +17,7 @@ from clr.errors import BrokenProgram, InvalidArgument, ProgramDied
 from clr.extras import EXTRAS
 from clr.tuning.session import Order, Session
 from tests.clr.test_extras import ALSO_OF_THE_LIBRARY, python
+from tests.conftest import started
 
 AWK = Path(__file__).parents[3] / "examples" / "commands" / "least_squares.awk"
 LENGTH: dict[str, Any] = {"epochs": 20, "iterations_per_epoch": 30, "progress": False}
@@ -125,7 +126,7 @@ def test_the_command_line_tunes_and_goes_on(program: Program) -> None:
     temporary.mkdir()
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "TMPDIR": str(temporary)}
     more: dict[str, Any] = {"cwd": program.folder, "env": environment, "text": True}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, **more) as process:
+    with started(command, stderr=subprocess.PIPE, **more) as process:
         deadline = time.monotonic() + 60
         while starts(program) < 3:
             assert time.monotonic() < deadline

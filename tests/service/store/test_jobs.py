@@ -3,10 +3,11 @@
 import inspect
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from service.store import events, jobs, recommendations, runs
@@ -31,6 +32,7 @@ WRITES: dict[str, Callable[[Session, Lease], Any]] = {
     "fail": lambda session, lease: jobs.fail(session, lease, "out of memory"),
     "cancelled": jobs.cancelled,
     "start": lambda session, lease: runs.start(session, lease, stage="search", number=1, params={}, run={}),
+    "lose": lambda session, lease: runs.lose(session, lease, stage="search", number=0, attempt=1),
     "append": lambda session, lease: runs.append(
         session, lease, stage="search", number=0, attempt=1, points=[{"step": 9, "lr": [0.1], "loss": [1.0]}]
     ),
@@ -426,3 +428,63 @@ def test_pages_are_filtered_by_state_task_and_name(database: Database) -> None:
         assert len(jobs.browse(session, name="demo")) == 2
         assert len(jobs.browse(session, state="queued", task="digits", name="other")) == 1
         assert jobs.browse(session, state="queued", name="\0") == []
+
+
+def restored(database: Database, job_id: str, **columns: Any) -> None:
+    """Write a job's row as it was at another time, behind the back of all that hold it."""
+    with database.begin() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(**columns))
+
+
+def test_a_lease_of_another_history_writes_nothing_though_the_restored_database_counts_up_to_its_token(
+    database: Database,
+) -> None:
+    """Yesterday's backup: the same worker claims the job again, and its claim of today has the same number."""
+    job_id = submit(database)
+    today = claim(database)
+    restored(database, job_id, state="queued", owner=None, fencing_token=0, claim_id=None, lease_until=None)
+    with database.begin() as session, pytest.raises(LeaseLost):
+        jobs.fence(session, today)
+    again = claim(database)
+    assert (again.owner, again.fencing_token) == (today.owner, today.fencing_token)
+    with database.begin() as session, pytest.raises(LeaseLost):
+        jobs.succeed(session, today)
+    with database.begin() as session:
+        jobs.succeed(session, again)
+
+
+def test_a_clock_set_back_by_an_hour_keeps_no_abandoned_job_from_being_taken_over(database: Database) -> None:
+    job_id = submit(database)
+    silent = claim(database)
+    restored(database, job_id, lease_until=now_s() + 3600)
+    assert claim(database, "another").fencing_token == silent.fencing_token + 1
+
+
+def test_a_clock_set_back_never_makes_a_job_younger_than_its_start(database: Database) -> None:
+    job_id = submit(database)
+    claim(database)
+    assert 0 <= age(database, job_id) < 60
+    restored(database, job_id, started_at=datetime.now(UTC) + timedelta(hours=1))
+    assert age(database, job_id) == 0
+
+
+def age(database: Database, job_id: str) -> float:
+    with database.read() as session:
+        return jobs.seconds_since_start(session, jobs.get(session, job_id))
+
+
+def test_deployments_and_takeovers_are_no_losses_of_a_run(database: Database) -> None:
+    submit(database)
+    place = {"stage": "search", "number": 0}
+    for _ in range(3):  # begun, handed back, begun again
+        lease = claim(database)
+        with database.begin() as session:
+            attempt = runs.start(session, lease, **place, params={}, run={})
+        with database.begin() as session:
+            jobs.release(session, lease)
+    lease = claim(database)
+    with database.begin() as session:
+        attempt = runs.start(session, lease, **place, params={}, run={})
+        assert runs.lose(session, lease, **place, attempt=attempt) == 1
+        assert runs.start(session, lease, **place, params={}, run={}) == attempt + 1 == 5
+        assert runs.get(session, lease.job_id, **place).losses == 1

@@ -179,7 +179,7 @@ def test_processes_migrate_one_database_at_once(empty_database_url: str) -> None
     finally:
         for process in processes:
             process.kill()
-            process.communicate()
+            process.communicate(timeout=30)
     assert errors == [""] * 3
     assert [process.returncode for process in processes] == [0] * 3
     assert migrated(empty_database_url)
