@@ -115,7 +115,7 @@ def test_every_function_that_takes_a_lease_is_checked_below() -> None:
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if not name.startswith("_") and "lease" in inspect.signature(function).parameters
     }
-    assert public - {"hold"} == WRITES.keys()  # that one asks for a lease, as claim does, and may be told no
+    assert public - {"hold", "let_go"} == WRITES.keys()  # these ask for a lease, as claim does, and give it back
 
 
 def test_a_submitted_job_is_queued_and_keeps_what_it_was_given(database: Database) -> None:
