@@ -138,7 +138,7 @@ def _params(found: Recommendation) -> dict[str, Any]:
 def _picture(found: Recommendation) -> bytes | None:
     if found.stepsize is None:
         return None
-    two_cycles = 4 * found.stepsize / found.iterations_per_epoch
+    two_cycles = 4 * found.stepsize / (found.iterations_per_epoch or 1)
     return png(schedule_chart({"recommended": found.to_dict()}, two_cycles))
 
 
