@@ -86,15 +86,19 @@ def repetition(
     )
     centre = min(evidence.guess, ends.highest - 1.5 * of.proofs.step)
     yield from first.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
-    yield from first.bracket_best(min(of.proofs.most, left // first.steps), ends.highest, evidence.broke)
+    longer = not first.learnt and (budget - evidence.taken) // 3 >= first.steps
+    if not longer:
+        yield from first.bracket_best(min(of.proofs.most, left // first.steps), ends.highest, evidence.broke)
     tell(evidence.finding())
 
-    steps = min((budget - evidence.taken) // 2, training)
+    count = 3 if longer else 2  # what short proofs do not show, longer ones must find by themselves
+    steps = min((budget - evidence.taken) // count, training)
     if steps >= first.steps:
         second = Proofs(steps, first_seed if evidence.on_plateau else second_seed, around.start)
         shift = of.length.exponent * math.log(second.steps / first.steps)
         centre = min(first.vertex[0] - shift if first.learnt else first.harmless, ends.highest - of.proofs.step / 2)
         yield from second.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
+        yield from second.bracket_best(count, ends.highest, evidence.broke)
         evidence.second = second
     return evidence.finding()
 
@@ -189,7 +193,9 @@ class Evidence:
             rows.append((x, self.first.steps, of.error if self.first.bracketed else 2 * of.error))
         if self.second is not None:
             known = curvature if self.first.learnt else 0.0
-            seen = self.second.vertex_with(known) if self.second.learnt else self.second.proofs[0].x
+            seen = self.second.proofs[0].x
+            if self.second.learnt:
+                seen = self.second.vertex_with(known) if len(self.second.proofs) == 2 else self.second.vertex[0]
             rows.append((seen, self.second.steps, of.error))
         exponent = of.exponent + self.plateau * (of.plateau_exponent - of.exponent)
         spread = of.spread + self.plateau * (of.plateau_spread - of.spread)

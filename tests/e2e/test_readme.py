@@ -21,7 +21,7 @@ def test_every_setting_is_in_the_table_and_no_other() -> None:
     table = {
         name for line in SETTINGS.splitlines() if line.startswith("| `CLR_") for name in re.findall(r"CLR_\w+", line)
     }
-    client_side = {"CLR_URL", "CLR_TOKEN"}
+    client_side = {"CLR_URL", "CLR_TOKEN", "CLR_TRACKING"}
     assert table == {f"CLR_{field}".upper() for field in Settings.model_fields} | client_side
 
 
@@ -73,8 +73,11 @@ def test_the_page_of_settings_has_each_with_its_default_and_what_it_is() -> None
     rows = re.findall(r"^\| `CLR_(\w+)` \| (.*?) \| (.*) \|$", (ROOT / "docs/settings.md").read_text(), re.MULTILINE)
     written = {name.lower(): (default.strip("`"), what) for name, default, what in rows}
     places = {"home": "~/.clr", "database_url": "sqlite:///$CLR_HOME/clr.db", "checkpoints": "$CLR_HOME/checkpoints"}
+    places |= {"notify_secret_file": "$CLR_HOME/notify-secret"}
 
     def default(name: str, value: object) -> str:
+        if value == ():
+            return "none"
         shown = f"{value:g}" if isinstance(value, float) else str(value).lower()
         return places.get(name, "unset" if value is None else shown)
 
@@ -82,4 +85,4 @@ def test_the_page_of_settings_has_each_with_its_default_and_what_it_is() -> None
     assert {name: written.get(name) for name in Settings.model_fields} == {
         name: (default(name, field.default), field.description) for name, field in fields
     }
-    assert written.keys() - Settings.model_fields.keys() == {"url", "token"}
+    assert written.keys() - Settings.model_fields.keys() == {"url", "token", "tracking"}

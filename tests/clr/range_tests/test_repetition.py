@@ -138,7 +138,7 @@ def test_no_run_goes_beyond_a_highest_rate_of_the_callers_own(top: float, bottom
     assert bracket.max_lr == top
     assert bracket.base_lr == (0.5 * top if bottom else pytest.approx(min(LOWEST, top / 1e4)))
     assert all(run.base_lr < run.max_lr / 1.9 for run in ramps)
-    assert len({run.max_lr for run in proofs_of(finding)[0]}) >= 3
+    assert len({run.max_lr for runs in proofs_of(finding) for run in runs}) >= 3
 
 
 def test_a_highest_rate_that_nothing_reaches_changes_nothing() -> None:
