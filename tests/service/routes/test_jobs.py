@@ -21,7 +21,8 @@ def test_a_job_is_created_at_its_location(client: httpx.Client, worker: Any) -> 
     assert answer.status_code == 201
     job = answer.json()
     assert (job["state"], job["stage"], job["progress"], job["error"]) == ("queued", None, 0.0, None)
-    assert (job["name"], job["spec"]["epochs"], job["spec"]["optimizer"]["name"]) == ("digits", 5.0, "SGD")
+    assert (job["name"], job["spec"]["epochs"], job["spec"]["budget"]) == ("digits", 5.0, 6.0)
+    assert job["spec"]["optimizer"] is job["spec"]["batch_size"] is job["trained_with"] is None, "the task's own"
     assert job["cost"] == {"steps": 0, "predicted_steps": None, "seconds": 0.0}
     assert answer.headers["location"] == f"/v1/jobs/{job['id']}" == job["links"]["self"]
     assert client.get(answer.headers["location"]).json() == job
@@ -114,18 +115,48 @@ def test_a_dry_run_stores_nothing(client: httpx.Client, worker: Any) -> None:
     assert answer.status_code == 200
     assert answer.json()["spec"]["search"]["stepsize_multiplier"] == [1, 10]
     assert answer.json()["cost"] == {
-        "steps": 1450,
+        "steps": 500,
         "iterations_per_epoch": 5,
-        "epochs": 290.0,
-        "relative_to_one_training": 29.0,
-        "stages": {"range_test": 1.0, "search": 4.0, "confirm": 24.0},
+        "epochs": 100.0,
+        "relative_to_one_training": 10.0,
+        "stages": {"range_test": 1.0, "search": 4.0, "confirm": 5.0},
     }
     assert client.get("/v1/jobs").json() == {"items": [], "next_cursor": None}
 
 
 def test_a_dry_run_of_a_task_of_unknown_size_has_no_steps(client: httpx.Client, worker: Any) -> None:
     cost = client.post("/v1/jobs?dry_run=true", json={"task": "my.module:task"}).json()["cost"]
-    assert (cost["steps"], cost["iterations_per_epoch"], cost["relative_to_one_training"]) == (None, None, 45.0)
+    assert (cost["steps"], cost["iterations_per_epoch"], cost["relative_to_one_training"]) == (None, None, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "budget"),
+    [
+        ({}, 6.0),
+        ({"budget": 0.2}, 0.2),
+        ({"search": {"trials": 4}, "confirm": {"seeds": 1, "baselines": ["fixed"]}}, 8.0),
+        ({"search": {"trials": 20}, "confirm": None}, 21.0),
+        ({"search": None}, 1.0),
+    ],
+)
+def test_a_job_has_the_budget_that_is_given_or_that_its_numbers_take(
+    client: httpx.Client, worker: Any, spec: Any, budget: float
+) -> None:
+    assert client.post("/v1/jobs?dry_run=true", json={"task": "digits"} | spec).json()["spec"]["budget"] == budget
+
+
+def test_a_budget_that_cannot_hold_the_numbers_given_is_refused(client: httpx.Client, worker: Any) -> None:
+    answer = client.post("/v1/jobs", json={"task": "digits", "budget": 5, "search": {"trials": 20}})
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["value"]) == ("budget", 5.0)
+    assert "21 trainings" in error["rule"]
+
+
+def test_only_a_job_that_succeeded_is_extended(client: httpx.Client, submit: Submit) -> None:
+    job = submit()["id"]
+    assert client.post(f"/v1/jobs/{job}/extend", json={"budget": 2}).status_code == 409
+    assert client.post(f"/v1/jobs/{job}/extend", json={"budget": 0}).status_code == 422
 
 
 def test_the_normalised_spec_is_accepted_and_stays_as_it_is(client: httpx.Client, worker: Any) -> None:
