@@ -22,6 +22,9 @@ router = APIRouter(tags=["jobs"])
 PING_S = 15.0
 """Silence after which a comment says that the stream lives."""
 
+EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("event", "data", "id")}}
+"""The schema of one event; ``data`` is JSON."""
+
 EXAMPLE = 'event: progress\ndata: {"stage": "search", "progress": 0.4, "steps": 1200}\nid: 17\n\n'
 
 
@@ -98,7 +101,7 @@ class EventStream(Response):
     summary="Events as they happen",
     status_code=200,
     response_class=EventStream,
-    responses=responses(404, 422, 503, ok={"content": {"text/event-stream": {"example": EXAMPLE}}}),
+    responses=responses(404, 422, 503, ok={"content": {"text/event-stream": {"schema": EVENT, "example": EXAMPLE}}}),
 )
 async def stream(
     database: DatabaseOfApp,

@@ -102,14 +102,15 @@ def test_every_route_is_described_with_its_problems(app: FastAPI) -> None:
 
 def test_a_fuzzer_finds_nothing_about_an_external_job(fuzz: Callable[..., None], client: httpx.Client) -> None:
     points = [{"lr": 1e-5 * 1.06**step, "loss": 2.0 if step < 100 else 1.0} for step in range(200)]
-    spec = {"mode": "external", "task": "mine", "epochs": 10, "search": {"trials": 10_000}}
-    path = client.post("/v1/jobs", json=spec).headers["location"]
-    client.put(f"{path}/range-test", json={"points": points, "iterations_per_epoch": 10})
-    client.post(f"{path}/trials")
-    parameters = f'[parameters]\n"path.job_id" = "{path.rpartition("/")[2]}"\n"path.number" = 0\n'
+    spec = {"mode": "external", "task": "mine", "epochs": 10, "iterations_per_epoch": 10, "direction": "maximize"}
+    path = client.post("/v1/jobs", json=spec | {"search": {"trials": 10_000}}).headers["location"]
+    assert client.put(f"{path}/range-test", json={"points": points}).status_code == 200
+    assert client.post(f"{path}/runs").status_code == 201
+    named = {"job_id": path.rpartition("/")[2], "stage": "search", "number": 0}
+    parameters = "[parameters]\n" + "".join(f'"path.{name}" = {json.dumps(value)}\n' for name, value in named.items())
     fuzz(
         "--phases=examples,coverage,fuzzing",
         "--max-examples=5",
-        "--include-path-regex=trials|range-test$",
+        "--include-path-regex=runs|trials|range-test$",
         config=parameters,
     )
