@@ -7,40 +7,72 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from clr.errors import InvalidArgument
 from clr.schedules.policies import CYCLIC
-from clr.spec import Adam, Baseline, CyclicPolicy, JobSpec, OptimizerSpec, SearchSpec
+from clr.spec import Adam, Baseline, CyclicPolicy, JobSpec, OptimizerSpec, OtherOptimizer, SearchSpec
 from clr.training.task import optimizer
 from clr.trials.baselines import BASELINES
 
-OPTIMIZERS = get_args(get_args(OptimizerSpec)[0])
+DESCRIBED = [kind for kind in get_args(get_args(OptimizerSpec)[0]) if kind is not OtherOptimizer]
+"""Optimizers whose arguments the spec itself checks."""
+OTHERS: dict[str, dict[str, Any]] = {
+    "ASGD": {"alpha": 0.5},
+    "Adadelta": {"rho": 0.8},
+    "Adafactor": {"beta2_decay": -0.7},
+    "Adamax": {"betas": [0.8, 0.99]},
+    "Muon": {"momentum": 0.9, "nesterov": False},
+    "Rprop": {"etas": [0.4, 1.1]},
+    "SparseAdam": {"eps": 1e-6},
+}
+"""The others, each with arguments of its own."""
+OPTIMIZERS = [{"name": kind.__name__} for kind in DESCRIBED]
+OPTIMIZERS += [{"name": name, "args": args} for name, args in OTHERS.items()]
 
-WHOLE = {
+EXTERNAL = {"mode": "external", "task": "mine", "epochs": 5, "iterations_per_epoch": 9, "direction": "minimize"}
+COMMAND = {"mode": "command", "command": ["train"], "epochs": 5, "iterations_per_epoch": 9, "direction": "maximize"}
+
+WHOLE: dict[str, Any] = {
     "mode": "managed",
     "name": "digits demo",
     "task": "digits",
     "args": {"hidden": 64},
     "code": None,
+    "command": None,
+    "optimizer": None,
+    "batch_size": None,
+    "epochs": 20,
+    "iterations_per_epoch": None,
+    "direction": None,
+    "seed": 0,
+    "budget": None,
+    "range_test": {"min_lr": None, "max_lr": None, "seeds": 3, "epochs": None},
+    "search": {
+        "trials": None,
+        "ratio": [1.5, 20],
+        "stepsize_multiplier": [1, 10],
+        "rise": [0.05, 0.5],
+        "policies": ["triangular"],
+        "epochs": None,
+        "warm_start": False,
+    },
+    "confirm": {"seeds": None, "baselines": None},
+    "resources": {"gpus": None, "cpus": 1},
+    "limits": {"max_steps": None, "max_seconds": None, "run_seconds": None},
+    "priority": 0,
+}
+SAID: dict[str, Any] = {
     "optimizer": {
         "name": "SGD",
         "args": {"momentum": 0.9, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False},
     },
     "batch_size": 64,
-    "epochs": 20,
-    "seed": 0,
-    "range_test": {"min_lr": None, "max_lr": None, "seeds": 3, "epochs": None},
-    "search": {
-        "trials": 20,
-        "ratio": [1.5, 20],
-        "stepsize_multiplier": [1, 10],
-        "policies": ["triangular"],
-        "epochs": None,
-        "warm_start": False,
-    },
+    "budget": 40,
+    "search": WHOLE["search"] | {"trials": 20},
     "confirm": {"seeds": 3, "baselines": ["fixed", "one_cycle", "cosine"]},
     "resources": {"gpus": 0, "cpus": 1},
-    "limits": {"max_steps": None, "max_seconds": None},
-    "priority": 0,
+    "limits": {"max_steps": 10, "max_seconds": 20, "run_seconds": 30},
 }
+"""What WHOLE leaves to the task or to the planner."""
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
@@ -72,11 +104,16 @@ def test_only_the_task_is_required_and_the_rest_are_the_contracts_defaults() -> 
     [
         {"task": "digits"},
         WHOLE,
+        WHOLE | SAID,
+        EXTERNAL,
+        EXTERNAL | SAID,
+        COMMAND,
+        COMMAND | SAID,
         {"task": "my.module:task", "search": None, "confirm": None},
         {"task": "digits", "epochs": 1e-6},
         {"task": "digits", "epochs": 100_000},
         {"task": "digits", "epochs": 50, "search": {"epochs": 0.3, "policies": ["welch", "exp_range"]}},
-        *({"task": "digits", "optimizer": {"name": kind.__name__}} for kind in OPTIMIZERS),
+        *({"task": "digits", "optimizer": one} for one in OPTIMIZERS),
     ],
 )
 def test_a_normalised_spec_survives_json_and_validates_to_itself(spec: dict[str, Any]) -> None:
@@ -85,6 +122,24 @@ def test_a_normalised_spec_survives_json_and_validates_to_itself(spec: dict[str,
     text = json.dumps(document, allow_nan=False)
     assert JobSpec.model_validate(json.loads(text)) == JobSpec.model_validate_json(text) == normal
     assert JobSpec.model_validate(json.loads(text)).model_dump(mode="json") == document
+
+
+@pytest.mark.parametrize("start", [WHOLE, EXTERNAL, COMMAND], ids=lambda start: start["mode"])
+def test_what_is_said_is_kept(start: dict[str, Any]) -> None:
+    document = JobSpec.model_validate(start | SAID).model_dump(mode="json")
+    assert {name: document[name] for name in SAID} == SAID
+
+
+NULLABLE = [
+    *("optimizer", "batch_size", "budget", "search", "search.trials", "search.stepsize_multiplier", "search.epochs"),
+    *("confirm", "confirm.seeds", "confirm.baselines", "resources.gpus", "limits.run_seconds"),
+    *("iterations_per_epoch", "direction", "command", "code"),
+]
+
+
+@pytest.mark.parametrize("field", NULLABLE)
+def test_what_may_be_left_to_the_task_or_the_planner_may_be_null(field: str) -> None:
+    assert JobSpec.model_validate(nested(field, None))
 
 
 def test_the_name_is_the_tasks_unless_given() -> None:
@@ -109,7 +164,8 @@ def test_an_unknown_field_is_an_error_that_names_it(part: str) -> None:
 NUMBERS = [
     *("epochs", "batch_size", "seed", "priority", "range_test.min_lr", "range_test.max_lr", "range_test.seeds"),
     *("range_test.epochs", "search.trials", "search.epochs", "confirm.seeds", "resources.gpus", "resources.cpus"),
-    *("limits.max_steps", "limits.max_seconds", "optimizer.args.momentum", "optimizer.args.weight_decay"),
+    *("limits.max_steps", "limits.max_seconds", "limits.run_seconds", "budget", "iterations_per_epoch"),
+    *("optimizer.args.momentum", "optimizer.args.weight_decay"),
 ]
 
 
@@ -124,16 +180,21 @@ def test_a_number_is_neither_bool_nor_text_nor_infinite_nor_far_below_zero(field
 OUTSIDE: dict[str, list[Any]] = {
     "epochs search.epochs range_test.epochs": [0, 5e-324, 100_001],
     "batch_size": [0, 64.0, 1_000_001],
+    "iterations_per_epoch": [0, 64.0, 10**9 + 1],
+    "budget": [0, 1_000_001],
+    "direction": ["up", True],
+    "command": [[], "train", [3], ["a\0b"]],
     "seed": [-1, 0.5, 2**31],
     "priority": [-101, 101],
     "range_test.seeds confirm.seeds": [0, 21],
-    "range_test.min_lr range_test.max_lr limits.max_seconds limits.max_steps": [0],
+    "range_test.min_lr range_test.max_lr limits.max_seconds limits.max_steps limits.run_seconds": [0],
     "search.trials": [0, 10_001],
     "search.ratio": [[1, 4], [1.5, 1001], [2], [2, 3, 4], [2, "3"], [True, 3], 4, None, {"low": 2}],
     "search.ratio search.stepsize_multiplier": [[math.nan, 4], [2, math.inf]],
     "search.stepsize_multiplier": [[0, 1], [-1, 1], [5e-324, 1], ["1", 2]],
+    "search.rise": [[-0.1, 0.5], [0.5, 1], [0.5], [0.1, "0.5"], 0.3, None],
     "search.policies": [[], ["fixed"], ["sawtooth"], "triangular", None],
-    "confirm.baselines": [["triangular"], "fixed", None],
+    "confirm.baselines": [["triangular"], "fixed"],
     "optimizer.args.momentum": [-0.1, 1],
     "resources.gpus": [-1, 65],
     "resources.cpus": [0, 1025],
@@ -142,8 +203,8 @@ OUTSIDE: dict[str, list[Any]] = {
     "args": [None, [], "hidden=3"],
     "mode": ["remote", None],
     "code": ["abc"],
-    "range_test resources limits optimizer": ["yes", None],
-    "search confirm": ["yes"],
+    "range_test resources limits": ["yes", None],
+    "search confirm optimizer": ["yes"],
 }
 
 
@@ -158,21 +219,59 @@ def test_a_value_outside_its_range_is_an_error_that_names_the_field(field: str, 
         assert ".".join(path).startswith(field)
 
 
-def test_the_task_of_an_external_job_is_any_label_and_its_epochs_are_required() -> None:
-    spec = JobSpec.model_validate({"mode": "external", "task": "my JAX model: v2", "epochs": 5})
-    assert (spec.task, spec.confirm) == ("my JAX model: v2", None)
+@pytest.mark.parametrize("start", [EXTERNAL, COMMAND], ids=lambda start: start["mode"])
+def test_the_task_of_anothers_program_is_any_label(start: dict[str, Any]) -> None:
+    spec = JobSpec.model_validate(start | {"task": "my JAX model: v2"})
+    assert spec.task == spec.name == "my JAX model: v2"
     document = spec.model_dump(mode="json")
     assert JobSpec.model_validate(document).model_dump(mode="json") == document
-    (error,) = errors_of({"mode": "external", "task": "mine"})
-    assert error["ctx"]["field"] == "epochs"
-    assert "is required for an external job" in error["msg"]
 
 
-def test_an_external_job_has_no_confirmation() -> None:
-    spec = {"mode": "external", "task": "mine", "epochs": 5}
-    assert JobSpec.model_validate(spec | {"confirm": None}).confirm is None
-    (error,) = errors_of(spec | {"confirm": {"seeds": 3}})
-    assert (error["ctx"]["field"], error["input"]["confirm"]) == ("confirm", {"seeds": 3})
+@pytest.mark.parametrize(
+    ("start", "field"),
+    [
+        *((EXTERNAL, field) for field in ("epochs", "iterations_per_epoch", "direction")),
+        *((COMMAND, field) for field in ("epochs", "iterations_per_epoch", "direction", "command")),
+    ],
+)
+def test_what_only_a_task_knows_itself_is_required_of_anothers_program(start: dict[str, Any], field: str) -> None:
+    (error,) = errors_of({name: value for name, value in start.items() if name != field})
+    assert error["ctx"]["field"] == field
+    assert f"is required for {'an external' if start is EXTERNAL else 'a command'} job" in error["msg"]
+
+
+@pytest.mark.parametrize("field", ["iterations_per_epoch", "direction", "command"])
+def test_a_task_is_not_told_what_it_knows_itself(field: str) -> None:
+    (error,) = errors_of({"task": "digits", field: COMMAND[field]})
+    assert error["ctx"]["field"] == field
+    assert "must be null for a managed job" in error["msg"]
+
+
+def test_an_external_job_has_no_command_and_must_be_named() -> None:
+    (error,) = errors_of(EXTERNAL | {"command": ["train"]})
+    assert (error["ctx"]["field"], "must be null for an external job" in error["msg"]) == ("command", True)
+    assert errors_of({name: value for name, value in EXTERNAL.items() if name != "task"})[0]["loc"] == ("task",)
+
+
+@pytest.mark.parametrize(
+    ("command", "task"),
+    [
+        (["python", "src/train.py", "--data", "a.csv"], "train.py"),
+        (["/opt/bin/train", "-v"], "train"),
+        (["!"], "command"),
+    ],
+)
+def test_a_command_is_called_after_its_script_or_program(command: list[str], task: str) -> None:
+    spec = JobSpec.model_validate(COMMAND | {"command": command})
+    assert (spec.command, spec.task, spec.name) == (command, task, task)
+
+
+@pytest.mark.parametrize("start", [EXTERNAL, COMMAND], ids=lambda start: start["mode"])
+def test_anothers_program_may_have_a_confirmation(start: dict[str, Any]) -> None:
+    assert JobSpec.model_validate(start | {"confirm": None}).confirm is None
+    confirm = JobSpec.model_validate(start | {"confirm": {"seeds": 3}}).confirm
+    assert confirm is not None
+    assert (confirm.seeds, confirm.baselines) == (3, None)
 
 
 def test_arguments_of_a_task_are_json_values_and_finite() -> None:
@@ -254,7 +353,7 @@ def test_the_policies_and_baselines_of_a_spec_are_the_methods() -> None:
     assert SearchSpec().policies == ["triangular"]
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("kind", DESCRIBED)
 def test_the_arguments_of_an_optimizer_are_torchs_with_torchs_defaults(kind: Any) -> None:
     name = kind.__name__
     signature = inspect.signature(getattr(torch.optim, name)).parameters
@@ -265,12 +364,14 @@ def test_the_arguments_of_an_optimizer_are_torchs_with_torchs_defaults(kind: Any
     assert args == expected
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_torch_makes_the_optimizer_that_a_stored_spec_names(kind: Any) -> None:
-    name = kind.__name__
-    spec = JobSpec.model_validate({"task": "digits", "optimizer": {"name": name}}).model_dump(mode="json")["optimizer"]
-    made = optimizer(spec["name"], **spec["args"])([torch.nn.Parameter(torch.ones(2))])
-    made.param_groups[0]["params"][0].grad = torch.ones(2)
+@pytest.mark.parametrize("given", OPTIMIZERS, ids=lambda given: given["name"])
+def test_torch_makes_the_optimizer_that_a_stored_spec_names(given: dict[str, Any]) -> None:
+    name = given["name"]
+    spec = JobSpec.model_validate({"task": "digits", "optimizer": given}).model_dump(mode="json")["optimizer"]
+    assert spec["args"].items() >= given.get("args", {}).items()
+    made = optimizer(spec["name"], **spec["args"])([torch.nn.Parameter(torch.ones(2, 2))])
+    gradient = torch.ones(2, 2)
+    made.param_groups[0]["params"][0].grad = gradient.to_sparse() if name == "SparseAdam" else gradient
     made.step()
     assert type(made) is getattr(torch.optim, name)
     for argument, value in spec["args"].items():
@@ -282,10 +383,19 @@ def test_the_learning_rate_is_no_argument_of_an_optimizer() -> None:
     assert errors_of(nested("optimizer.args.lr", 0.1))[0]["type"] == "extra_forbidden"
 
 
+def test_the_arguments_of_other_optimizers_are_checked_where_they_are_made() -> None:
+    assert get_args(OtherOptimizer.model_fields["name"].annotation) == tuple(OTHERS)
+    for args, field in (({"colour": 3}, "args.colour"), ({"lr": 0.1}, "args.lr"), ({"betas": [2, 2]}, "args")):
+        spec = JobSpec.model_validate({"task": "digits", "optimizer": {"name": "Adamax", "args": args}})
+        assert spec.optimizer == OtherOptimizer(name="Adamax", args=args)
+        with pytest.raises(InvalidArgument, match=f"optimizer.{field}"):
+            optimizer("Adamax", **args)
+
+
 def test_an_optimizer_that_is_not_offered_is_an_error_that_lists_those_that_are() -> None:
     (error,) = errors_of({"task": "digits", "optimizer": {"name": "Lion"}})
     assert error["loc"] == ("optimizer",)
-    assert all(kind.__name__ in error["msg"] for kind in OPTIMIZERS)
+    assert all(f"'{one['name']}'" in error["msg"] for one in OPTIMIZERS)
 
 
 def test_one_optimizers_argument_is_no_others() -> None:
@@ -308,8 +418,10 @@ def test_nesterov_needs_momentum_without_dampening_as_torch_does(args: dict[str,
         torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], nesterov=True, **({"momentum": 0.9} | args))  # type: ignore[arg-type]
 
 
-def test_a_command_is_compared_with_schedules_alone() -> None:
-    spec = {"mode": "command", "command": ["train"], "epochs": 1, "iterations_per_epoch": 9, "direction": "minimize"}
-    assert JobSpec.model_validate(spec | {"confirm": {"baselines": ["cosine"]}}).task == "train"
-    (error,) = errors_of(spec | {"confirm": {"baselines": ["cosine", "prodigy"]}})
+@pytest.mark.parametrize("start", [EXTERNAL, COMMAND], ids=lambda start: start["mode"])
+def test_anothers_program_is_compared_with_schedules_alone(start: dict[str, Any]) -> None:
+    confirm = JobSpec.model_validate(start | {"confirm": {"baselines": ["cosine"]}}).confirm
+    assert confirm is not None
+    assert confirm.baselines == ["cosine"]
+    (error,) = errors_of(start | {"confirm": {"baselines": ["cosine", "prodigy"]}})
     assert error["ctx"]["field"] == "confirm.baselines"

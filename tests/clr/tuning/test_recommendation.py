@@ -20,6 +20,10 @@ BOUNDS = Bounds(0.01, 0.1, {"base_lr": (0.007, 0.013), "max_lr": (0.07, 0.13)}, 
 BUDGET = TrainingLength(4, 10)
 RUNS = [{"name": "recommended", "mean": 0.9, "std": 0.01}, {"name": "fixed", "lr": 0.1, "mean": 0.8, "std": 0.02}]
 
+USED = {"optimizer": {"name": "SGD", "args": {"momentum": 0.9}}, "batch_size": 64}
+BETTER = {"name": "one_cycle", "lr": 0.25, "mean": 0.95, "better": True, "python": "import torch\n\nscheduler = None\n"}
+WORSE = {"name": "fixed", "lr": 0.1, "mean": 0.8, "better": False, "python": "scheduler = 1\n"}
+
 CONTRACT = [
     *(
         "job_id",
@@ -33,7 +37,8 @@ CONTRACT = [
         "step_size_down",
         "stepsize_multiplier",
     ),
-    *("iterations_per_epoch", "gamma", "interval", "confidence", "reasons", "warnings", "evidence", "cost", "torch"),
+    *("iterations_per_epoch", "gamma", "interval", "confidence", "reasons", "warnings", "evidence", "cost"),
+    *("optimizer", "batch_size", "alternatives", "torch"),
 ]
 """The fields of a recommendation; gamma is there for the policies that decay."""
 
@@ -48,7 +53,10 @@ INCONCLUSIVE = Recommendation.of(
     "range_test", Bounds.inconclusive("the loss never fell", "too few steps"), None, 10, cost=SpentCost.of(40, 1.0, 40)
 )
 CONFIRMED = replace(
-    make(), source="confirm", evidence=Evidence("accuracy", "maximize", 4, 3, RUNS, "no difference"), warnings=["slow"]
+    make(**USED, alternatives=[WORSE]),
+    source="confirm",
+    evidence=Evidence("accuracy", "maximize", 4, 3, RUNS, "no difference"),
+    warnings=["slow"],
 )
 ALL = [make(policy) for policy in CYCLIC] + [INCONCLUSIVE, CONFIRMED]
 
@@ -64,7 +72,7 @@ def test_its_scheduler_sets_the_rates_of_its_policy(policy: str) -> None:
     found = make(policy)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = found.scheduler(optimizer)
-    rate = schedule(policy, base_lr=0.01, max_lr=0.1, stepsize=20, gamma=found.gamma)
+    rate = schedule(policy, base_lr=0.01, max_lr=0.1, stepsize=12, stepsize_down=28, gamma=found.gamma)
     for step in range(80):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(rate(step))
         optimizer.step()
@@ -99,6 +107,8 @@ def test_the_document_is_the_contracts() -> None:
         "max_lr": 0.1,
         "ratio": 10.0,
         "stepsize": 20,
+        "step_size_up": 12,
+        "step_size_down": 28,
         "stepsize_multiplier": 2.0,
         "iterations_per_epoch": 10,
         "gamma": None,
@@ -115,11 +125,14 @@ def test_the_document_is_the_contracts() -> None:
             "verdict": "no difference",
         },
         "cost": {"steps": 480, "seconds": 1.235, "relative_to_one_training": 12.0},
+        "optimizer": {"name": "SGD", "args": {"momentum": 0.9}},
+        "batch_size": 64,
+        "alternatives": [WORSE],
         "torch": {
             "base_lr": 0.01,
             "max_lr": 0.1,
-            "step_size_up": 20,
-            "step_size_down": 20,
+            "step_size_up": 12,
+            "step_size_down": 28,
             "mode": "triangular",
             "cycle_momentum": False,
         },
@@ -138,8 +151,12 @@ def test_a_recommendation_survives_json_and_yaml(recommendation: Recommendation)
 
 def test_an_inconclusive_recommendation_has_no_bounds_and_says_why() -> None:
     document = INCONCLUSIVE.to_dict()
-    absent = ("base_lr", "max_lr", "ratio", "stepsize", "stepsize_multiplier", "gamma", "interval", "evidence", "torch")
+    absent = [
+        *("base_lr", "max_lr", "ratio", "stepsize", "step_size_up", "step_size_down", "stepsize_multiplier", "gamma"),
+        *("interval", "evidence", "torch"),
+    ]
     assert all(document[name] is None for name in absent)
+    assert document["alternatives"] == []
     assert (document["confidence"], document["reasons"]) == ("inconclusive", ["the loss never fell", "too few steps"])
     pasted = INCONCLUSIVE.to_python()
     assert pasted.splitlines() == [
@@ -186,7 +203,7 @@ def test_what_is_pasted_trains_at_the_policys_rates(policy: str) -> None:
         optimizer.step()
         scheduler.step()
         losses.append(loss.item())
-    rate = schedule(policy, base_lr=0.01, max_lr=0.1, stepsize=20, gamma=recommendation.gamma)
+    rate = schedule(policy, base_lr=0.01, max_lr=0.1, stepsize=12, stepsize_down=28, gamma=recommendation.gamma)
     assert rates == pytest.approx([rate(step) for step in range(steps)], rel=1e-9)
     assert losses[-1] < losses[0] / 4
     assert optimizer.param_groups[0]["momentum"] == 0.9
@@ -195,13 +212,13 @@ def test_what_is_pasted_trains_at_the_policys_rates(policy: str) -> None:
 def test_what_is_pasted_says_how_sure_it_is_and_how_long_a_cycle_takes() -> None:
     assert make().to_python() == (
         "import torch\n\n"
-        "# clr: triangular from 0.01 to 0.1, stepsize 20 (high confidence)\n"
+        "# clr: triangular from 0.01 to 0.1 (high confidence)\n"
         "scheduler = torch.optim.lr_scheduler.CyclicLR(\n"
         "    optimizer,\n"
         "    base_lr=0.01,\n"
         "    max_lr=0.1,\n"
-        "    step_size_up=20,\n"
-        "    step_size_down=20,\n"
+        "    step_size_up=12,\n"
+        "    step_size_down=28,\n"
         "    mode='triangular',\n"
         "    cycle_momentum=False,\n"
         ")\n"
@@ -211,4 +228,34 @@ def test_what_is_pasted_says_how_sure_it_is_and_how_long_a_cycle_takes() -> None
 
 def test_a_document_from_before_the_halves_of_a_cycle_could_differ_is_read() -> None:
     document = {name: value for name, value in make().to_dict().items() if not name.startswith("step_size_")}
-    assert Recommendation.from_dict(document) == make()
+    assert Recommendation.from_dict(document) == replace(make(), step_size_up=20, step_size_down=20)
+
+
+def test_a_document_from_before_it_told_what_was_trained_with_is_read() -> None:
+    new = ("optimizer", "batch_size", "alternatives")
+    document = {name: value for name, value in CONFIRMED.to_dict().items() if name not in new}
+    assert Recommendation.from_dict(document) == replace(CONFIRMED, optimizer=None, batch_size=None, alternatives=[])
+
+
+def test_what_is_pasted_says_first_which_other_schedule_did_clearly_better() -> None:
+    assert (
+        make(alternatives=[BETTER, WORSE]).to_python()
+        == (
+            "# clr: one_cycle at 0.25 did clearly better on the same seeds; its lines:\n"
+            "#   import torch\n"
+            "#   \n"
+            "#   scheduler = None\n"
+        )
+        + make().to_python()
+    )
+    assert make(alternatives=[WORSE]).to_python() == make().to_python()
+
+
+@pytest.mark.parametrize("policy", CYCLIC)
+def test_a_falling_half_is_named_where_it_is_not_as_long_as_the_rising_one(policy: str) -> None:
+    found = make(policy)
+    assert (found.arguments["stepsize"], found.arguments["stepsize_down"]) == (12, 28)
+    even = Recommendation.of("search", BOUNDS, BUDGET.propose(0.1, 10, 2, policy), 10)
+    assert (even.stepsize, even.step_size_up, even.step_size_down) == (10, 10, 10)
+    assert even.arguments["stepsize"] == 10
+    assert "stepsize_down" not in even.arguments

@@ -15,7 +15,8 @@ def found(worker: Any, submit: Submit, recommendation: dict[str, Any]) -> list[s
         worker.publish(task)
         job_id = submit(task=task, optimizer={"name": optimizer})["id"]
         assert worker.claim() == job_id
-        worker.recommend(recommendation | {"job_id": job_id}, task=task, optimizer=optimizer)
+        used = {"optimizer": {"name": optimizer, "args": {}}, "batch_size": 32}
+        worker.recommend(recommendation | used | {"job_id": job_id}, task=task, optimizer=optimizer)
         worker.end()
         ids.append(job_id)
     return ids
@@ -34,8 +35,18 @@ def test_a_found_recommendation_says_what_it_is_for(
 ) -> None:
     item = client.get("/v1/recommendations?optimizer=AdamW").json()["items"][0]
     assert item.pop("updated_at").endswith("Z")
-    trained = {"task": "digits", "args": {}, "optimizer": "AdamW", "batch_size": 64, "epochs": 20.0}
+    trained = {"task": "digits", "args": {}, "optimizer": "AdamW", "batch_size": 32, "epochs": 20.0}
     assert item == recommendation | trained | {"job_id": found[1]}
+
+
+@pytest.mark.parametrize("batch_size", [8, None])
+def test_one_that_does_not_tell_its_batch_size_was_found_for_the_specs(
+    client: httpx.Client, worker: Any, submit: Submit, recommendation: dict[str, Any], batch_size: int | None
+) -> None:
+    submit(batch_size=batch_size)
+    worker.claim()
+    worker.recommend(recommendation)
+    assert client.get("/v1/recommendations").json()["items"][0]["batch_size"] == batch_size
 
 
 def test_task_and_optimizer_narrow_the_list(client: httpx.Client, found: list[str]) -> None:

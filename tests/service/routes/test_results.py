@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from clr.tuning.formats import FORMATS
+from clr.tuning.recommendation import Recommendation
 from service.store import jobs
 
 Submit = Callable[..., dict[str, Any]]
@@ -178,7 +179,10 @@ def test_a_recommendation_comes_as_json_python_and_yaml(
 ) -> None:
     job_id = submit()["id"]
     worker.claim()
-    document = recommendation | {"job_id": job_id}
+    used = {"optimizer": {"name": "SGD", "args": {"momentum": 0.9}}, "batch_size": 64}
+    other = {"name": "one_cycle", "lr": 0.1, "mean": 0.9, "better": True, "python": "scheduler = None\n"}
+    stored = recommendation | used | {"job_id": job_id, "alternatives": [other]}
+    document = Recommendation.from_dict(stored).to_dict()
     worker.recommend(document)
     path = f"/v1/jobs/{job_id}/recommendation"
     assert client.get(path).json() == document == client.get(f"{path}?format=json").json()
@@ -186,6 +190,8 @@ def test_a_recommendation_comes_as_json_python_and_yaml(
     assert python.headers["content-type"].startswith("text/plain")
     compile(python.text, "pasted", "exec")
     assert "CyclicLR" in python.text
+    assert "step_size_up=45,\n    step_size_down=105," in python.text
+    assert python.text.startswith("# clr: one_cycle at 0.1 did clearly better")
     for name in FORMATS:
         assert client.get(f"{path}?format={name}").status_code == 200
     assert "learning_rate" in client.get(f"{path}?format=keras").text
@@ -209,8 +215,8 @@ def test_an_inconclusive_recommendation_is_given_as_it_is(
 ) -> None:
     job_id = submit()["id"]
     worker.claim()
-    bare = dict.fromkeys(("base_lr", "max_lr", "ratio", "stepsize", "stepsize_multiplier", "interval", "torch"))
-    worker.recommend(recommendation | bare | {"confidence": "inconclusive"})
+    bare = ("base_lr", "max_lr", "ratio", "stepsize", "step_size_up", "step_size_down", "stepsize_multiplier")
+    worker.recommend(recommendation | dict.fromkeys((*bare, "interval", "torch")) | {"confidence": "inconclusive"})
     assert client.get(f"/v1/jobs/{job_id}/recommendation").json()["max_lr"] is None
     assert "inconclusive" in client.get(f"/v1/jobs/{job_id}/recommendation?format=python").text
 

@@ -1,8 +1,10 @@
 """Recommendations, on both databases."""
 
 import math
+from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from service.store import events, jobs, recommendations
 from service.store.database import Database
@@ -73,19 +75,47 @@ def test_alike_are_the_newest_of_finished_jobs_that_trained_the_same(database: D
         {"optimizer": {"name": "SGD", "args": {}}},
     ):
         found.append(ended(database, same | change))
+    found.append(ended(database, same, optimizer="AdamW"))
     found += [ended(database, same, max_lr=None), ended(database, same, source="range_test")]
     found += [ended(database, same) for _ in range(3)]
     with database.begin() as session:
-        job, _ = jobs.submit(session, spec=same, name="demo", task="digits")
-        assert [one["job_id"] for one in recommendations.alike(session, job.id)] == found[:-4:-1]
+        job_id = described(session, same).job_id
+        assert [one["job_id"] for one in recommendations.alike(session, job_id)] == found[:-4:-1]
         assert [one["job_id"] for one in recommendations.alike(session, found[-1])] == [*found[-2:-4:-1], found[0]]
 
 
-def ended(database: Database, spec: dict, source: str = "search", max_lr: float | None = 0.1) -> str:
+@pytest.mark.parametrize("mode", ["managed", "external"])
+def test_where_the_spec_leaves_the_optimizer_open_alike_are_those_that_were_trained_with_the_same(
+    database: Database, mode: str
+) -> None:
+    same = {"mode": mode, "task": "digits", "args": {}, "optimizer": None, "batch_size": None}
+    found = {name: ended(database, same, optimizer=name) for name in ("SGD", "AdamW", None)}
     with database.begin() as session:
-        jobs.submit(session, spec=spec, name="demo", task="digits")
-        _, lease = jobs.claim(session, owner="worker", lease_s=60) or pytest.fail("nothing to claim")
+        for name, expected in found.items():
+            job_id = described(session, same, name).job_id
+            assert [one["job_id"] for one in recommendations.alike(session, job_id)] == [expected]
+
+
+def described(session: Session, spec: dict[str, Any], optimizer: str | None = "SGD") -> Lease:
+    """A running job whose training is known."""
+    jobs.submit(session, spec=spec, name="demo", task="digits")
+    _, lease = jobs.claim(session, owner="worker", lease_s=60) or pytest.fail("nothing to claim")
+    used = {"optimizer": optimizer and {"name": optimizer, "args": {}}, "batch_size": 8, "gpus": 0}
+    training: dict[str, Any] = {"iterations_per_epoch": 10, "metric": "accuracy", "direction": "maximize"}
+    jobs.set_training(session, lease, **training, trained_with=used, predicted_steps=None)
+    return lease
+
+
+def ended(
+    database: Database,
+    spec: dict[str, Any],
+    source: str = "search",
+    max_lr: float | None = 0.1,
+    optimizer: str | None = "SGD",
+) -> str:
+    with database.begin() as session:
+        lease = described(session, spec, optimizer)
         document = {"job_id": lease.job_id, "source": source, "max_lr": max_lr}
-        recommendations.put(session, lease, document, task="digits", optimizer="SGD")
+        recommendations.put(session, lease, document, task="digits", optimizer=optimizer)
         jobs.succeed(session, lease)
     return lease.job_id
