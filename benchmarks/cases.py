@@ -35,7 +35,7 @@ class Case:
 
     Args:
         task: makes it; on the host, in single precision.
-        budget: the training to find bounds for.
+        length: of the training to find bounds for.
         lowest, rates: the grid of max_lr for the reference: that many rates from the lowest, each twice the last.
         floor: score of a constant predictor; what a training that diverges scores. A score is the metric, or the
             validation loss times -1: more is better.
@@ -116,7 +116,7 @@ def small_cifar() -> Task:
 
 
 def of_steps(steps: int, iterations_per_epoch: int) -> TrainingLength:
-    """The budget of that many steps."""
+    """The length of that many steps."""
     return TrainingLength(steps / iterations_per_epoch, iterations_per_epoch)
 
 

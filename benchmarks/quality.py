@@ -137,7 +137,7 @@ def case_table(case: Case, best: dict[str, Any], rows: dict[str, dict[str, Any]]
             ]
         )
     head = ["tool", "base_lr", "max_lr", "metric", "regret %", "worst test %", "collapsed", "no answer", "cost"]
-    return f"\n### {case.name}, {case.budget.steps} steps\n\n{markdown(head, lines)}"
+    return f"\n### {case.name}, {case.length.steps} steps\n\n{markdown(head, lines)}"
 
 
 def overall_table(totals: dict[str, dict[str, dict[str, Any]]]) -> str:

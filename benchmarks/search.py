@@ -2,10 +2,10 @@
 
     python -m benchmarks.search                               # the four short tasks
 
-Three methods, each on three search seeds:
+Four methods, each on three search seeds:
 
-- ``clr``: one range test, then the search's own trials; at a total cost of 6 trainings also the product's short
-  confirmation, where the best trial and the range test's schedule meet again on a fresh seed.
+- ``clr_search``: one range test, then the search's own trials.
+- ``clr_recommended``: what the product recommends at a total cost of 6 trainings.
 - ``optuna_fixed``: Optuna's TPE over one fixed rate, log-uniform from 1e-5 to 1; 12 whole trainings.
 - ``optuna_clr``: TPE over base_lr, max_lr (both log-uniform from 1e-5 to 1) and step_size (from a twentieth of the
   training to half of it) of CyclicLR, MedianPruner on ten metrics a trial; as many trials as 12 trainings pay for.
@@ -46,7 +46,6 @@ Step = dict[str, Any]
 def clr_search(place: Place, name: str, seed: int) -> list[Step]:
     """Range test, then trial after trial."""
     import clr
-    from clr.trials.study import best
 
     case, task = CASES[name], CASES[name].load(place)
     epochs = case.length.epochs
@@ -56,36 +55,28 @@ def clr_search(place: Place, name: str, seed: int) -> list[Step]:
         return []
     steps = [_step(tested.cost_steps / case.length.steps, first)]
     found = clr.search(task, tested.bounds, epochs=epochs, trials=max(COSTS) - 1, seed=seed)
-    told = [(value, candidate) for candidate, value in found.trials]
-    return steps + [
-        _step(steps[0]["cost"] + number, best(told[:number], task.score[1]) or first)
-        for number in range(1, len(told) + 1)
-    ]
+    sign = 1 if task.score[1] == "maximize" else -1
+    for number in range(1, len(found.trials) + 1):
+        known = [(value, candidate) for candidate, value in found.trials[:number] if value is not None]
+        best = max(known, key=lambda one: sign * one[0])[1] if known else first
+        steps.append(_step(steps[0]["cost"] + number, best))
+    return steps
 
 
-def clr_confirmed(place: Place, name: str, seed: int) -> list[Step]:
-    """Range test, three trials, and two finalists on a fresh seed: six trainings."""
+def clr_recommended(place: Place, name: str, seed: int) -> list[Step]:
+    """The product as it is called: range test, and a race of its answer within six trainings."""
     import clr
-    from clr.spec import ConfirmSpec
-    from clr.training.loop import execute
-    from clr.trials.confirmation import confirm_plan
 
     case, task = CASES[name], CASES[name].load(place)
-    epochs = case.length.epochs
-    tested = clr.range_test(task, epochs=epochs, seed=seed)
-    first = tested.bounds.candidate(case.length)
-    if first is None:
+    found = clr.recommend(task, epochs=case.length.epochs, budget=6, seed=seed, progress=False)
+    if found.max_lr is None or found.cost is None:
         return []
-    found = clr.search(task, tested.bounds, epochs=epochs, trials=3, seed=seed)
-    finalists = list(dict.fromkeys([found.best or first, first]))
-    spec = ConfirmSpec(seeds=1, baselines=[])
-    winner = execute(task, confirm_plan(finalists, spec, case.length, seed, task.score[1])).winner
-    cost = (tested.cost_steps + found.steps) / case.length.steps + len(finalists)
-    return [_step(cost, winner)]
+    return [_step(found.cost.relative_to_one_training, found)]
 
 
 def _step(cost: float, candidate: Any) -> Step:
-    return {"cost": cost, "run": ["triangular", candidate.base_lr, candidate.max_lr, candidate.stepsize]}
+    halves = [candidate.step_size_up, candidate.step_size_down]
+    return {"cost": cost, "run": [candidate.policy, candidate.base_lr, candidate.max_lr, *halves]}
 
 
 def optuna_fixed(place: Place, name: str, seed: int) -> list[Step]:
@@ -93,7 +84,7 @@ def optuna_fixed(place: Place, name: str, seed: int) -> list[Step]:
 
     def suggest(trial: Any) -> list[Any]:
         lr = trial.suggest_float("lr", LOWEST, HIGHEST, log=True)
-        return ["fixed", lr, lr, CASES[name].length.steps]
+        return ["fixed", lr, lr, CASES[name].length.steps, None]
 
     return _plain(CASES[name], CASES[name].load(place), seed, suggest, pruned=False)
 
@@ -106,7 +97,7 @@ def optuna_clr(place: Place, name: str, seed: int) -> list[Step]:
         low = trial.suggest_float("base_lr", LOWEST, HIGHEST, log=True)
         high = trial.suggest_float("max_lr", LOWEST, HIGHEST, log=True)
         stepsize = trial.suggest_int("step_size", max(1, steps // 20), steps // 2, log=True)
-        return ["triangular", min(low, high), max(low, high), stepsize]
+        return ["triangular", min(low, high), max(low, high), stepsize, None]
 
     return _plain(CASES[name], CASES[name].load(place), seed, suggest, pruned=True)
 
@@ -147,27 +138,30 @@ def _train(case: Case, task: Task, schedule: list[Any], seed: int, trial: Any) -
 
 
 def _run(case: Case, schedule: list[Any], seed: int, points: int = 1) -> Run:
-    policy, base_lr, max_lr, stepsize = schedule
+    policy, base_lr, max_lr, up, down = schedule
     steps = case.length.steps
     every = max(1, steps // points)
     return Run(
         policy=policy,
         base_lr=base_lr,
         max_lr=max_lr,
-        step_size_up=stepsize,
+        step_size_up=up,
+        step_size_down=down,
         steps=steps,
         seed=seed,
         evaluate_every=every,
     )
 
 
-def scored(place: Place, name: str, policy: str, base_lr: float, max_lr: float, stepsize: int, seed: int) -> float:
+def scored(
+    place: Place, name: str, policy: str, base_lr: float, max_lr: float, up: int, down: int | None, seed: int
+) -> float:
     """Final metric of a training with that schedule; the constant predictor's when it diverged."""
     case = CASES[name]
-    return _train(case, case.load(place), [policy, base_lr, max_lr, stepsize], seed, None)[0] or case.floor
+    return _train(case, case.load(place), [policy, base_lr, max_lr, up, down], seed, None)[0] or case.floor
 
 
-METHODS = {method.__name__: method for method in (clr_search, clr_confirmed, optuna_fixed, optuna_clr)}
+METHODS = {method.__name__: method for method in (clr_search, clr_recommended, optuna_fixed, optuna_clr)}
 
 
 def at(steps: Sequence[Step], cost: float) -> Step | None:
@@ -214,9 +208,9 @@ def measure(farm: Farm, names: Sequence[str]) -> str:
         best = {name: threads.submit(reference, farm, CASES[name]) for name in names}
         # the searches need not wait for the reference: they are started, and found again, by name
         for name in names:
-            for method in METHODS.values():
+            for search in METHODS.values():
                 for seed in SEEDS:
-                    farm.start(method, name, seed)
+                    farm.start(search, name, seed)
         try:
             references = {name: future.result()["scores"] for name, future in best.items()}
             found = {

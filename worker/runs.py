@@ -111,6 +111,10 @@ class Runs:
                 session.limit(str(limit))
                 self.drop()
                 break
+            except (Cancelled, RunFailed):
+                self.drop()
+                self._show_study("search", over=True)
+                raise
         self._publish(over=True)
 
     @property

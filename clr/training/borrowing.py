@@ -15,6 +15,7 @@ from clr.errors import InvalidArgument
 from clr.training.data import Data, loader_generators
 from clr.training.module_state import module_state, parameter_state
 from clr.training.network import own_optimizer
+from clr.training.random_states import random_states, set_random_states
 from clr.training.task import Task, model_loss
 
 FIELDS = {field.name for field in fields(Task)} - {"model", "optimizer", "device"}
@@ -45,7 +46,8 @@ def borrowed(
 
     When the block ends, also by an exception or KeyboardInterrupt, parameters, gradients, buffers (persistent or
     not), plain attributes and train / eval mode of every module, optimizer state and groups, and the loaders'
-    generators are what they were. The training loop itself leaves the global random states alone.
+    generators are what they were, and so are the global random states, which the training loop leaves alone, but not
+    the first import of some packages.
 
     Args:
         model, optimizer: the caller's own, on whatever device they are.
@@ -79,6 +81,7 @@ def borrowed(
 
     device = next((str(parameter.device) for parameter in model.parameters()), None)
     with ExitStack() as returned:  # every one, also where another fails
+        returned.callback(set_random_states, random_states())
         for back in reversed(restore):
             returned.callback(back)
         yield _BorrowedTask(

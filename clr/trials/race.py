@@ -205,7 +205,7 @@ def field_size(trainings: int) -> int:
     """How many may enter a race of so many trainings: halved after each round, two train on at least two seeds.
 
     >>> [field_size(trainings) for trainings in (1, 2, 3, 5, 11)]
-    [0, 2, 3, 3, 5]
+    [0, 2, 3, 3, 6]
     """
     if trainings < 4:
         return 0 if trainings < 2 else trainings

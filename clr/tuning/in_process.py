@@ -13,7 +13,6 @@ from clr.run import Curve, Direction, Point, fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import CyclicPolicy, JobSpec, RangeTestSpec, SearchSpec, checked
 from clr.trials.study import Study
-from clr.tuning.progress import Progress
 from clr.tuning.recommendation import Recommendation
 from clr.tuning.sequential import carry_out
 from clr.tuning.session import Session, Training
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from clr.training.data import Batch, Data
     from clr.training.task import Precision, Task
+    from clr.tuning.progress import Progress
 
 OWN = {"model", "optimizer", "train"}
 """What the caller's own task must be made of; a model may compute its loss itself."""
@@ -39,7 +39,7 @@ def range_test(
     seeds: int = 3,
     seed: int = 0,
     test: RangeTestSpec | None = None,
-    progress: Progress | bool | None = None,
+    progress: "Progress | bool | None" = None,
     model: "nn.Module | None" = None,
     optimizer: "Optimizer | None" = None,
     train: "Data | None" = None,
@@ -222,7 +222,7 @@ def recommend(
     rise: Pair = (0.05, 0.5),
     policies: Sequence[CyclicPolicy] = ("triangular",),
     save: str | Path | None = None,
-    progress: Progress | bool | None = None,
+    progress: "Progress | bool | None" = None,
 ) -> Recommendation:
     """Range test, and a race of its answer against other schedules, in this process, one run after the other.
 
@@ -280,7 +280,7 @@ def training_of(task: "Task", epochs: float) -> Training:
 
 
 def drive(
-    task: "Task", session: Session, *, save: str | Path | None = None, progress: Progress | bool | None = None
+    task: "Task", session: Session, *, save: str | Path | None = None, progress: "Progress | bool | None" = None
 ) -> Session:
     """Carry a session out on a task, from wherever its saved runs say that it stood.
 

@@ -3,12 +3,15 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clr.errors import ProgramDied
 from clr.run import Point
-from clr.tuning.progress import Progress, shown_by
 from clr.tuning.saved_runs import SavedRuns
 from clr.tuning.session import Order, Over, Session, Waiting
+
+if TYPE_CHECKING:
+    from clr.tuning.progress import Progress
 
 ATTEMPTS = 3
 """A run of a program is started this often before its failure is that of the whole."""
@@ -22,7 +25,7 @@ def carry_out(
     train: Train,
     *,
     save: str | Path | None = None,
-    progress: Progress | bool | None = None,
+    progress: "Progress | bool | None" = None,
 ) -> Session:
     """Carry a session out, one run after the other.
 
@@ -34,6 +37,8 @@ def carry_out(
     Raises:
         ProgramDied: ``train`` raised it three times for one run, or before there was any point.
     """
+    from clr.tuning.progress import shown_by  # importing rich draws a random number: not before states are kept
+
     began = time.monotonic()
     saved = None if save is None else SavedRuns(save, session)
     if saved is not None:

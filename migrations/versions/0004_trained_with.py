@@ -21,6 +21,7 @@ def upgrade() -> None:
     op.add_column("clr_jobs", sa.Column("extensions", JSON, nullable=True))
     with op.batch_alter_table("clr_jobs") as jobs:
         jobs.drop_column("optimizer")
+    _claim_index_anew()
     with op.batch_alter_table("clr_recommendations") as recommendations:
         recommendations.alter_column("optimizer", existing_type=TEXT, nullable=True)
 
@@ -33,3 +34,10 @@ def downgrade() -> None:
         jobs.add_column(sa.Column("optimizer", TEXT, nullable=False, server_default=""))
         jobs.drop_column("trained_with")
         jobs.drop_column("extensions")
+    _claim_index_anew()
+
+
+def _claim_index_anew() -> None:
+    """Where a table is copied, SQLite's index loses the order of its columns."""
+    op.drop_index("ix_clr_jobs_claim", "clr_jobs")
+    op.create_index("ix_clr_jobs_claim", "clr_jobs", ["mode", "state", sa.text("priority DESC"), "id"])

@@ -40,7 +40,9 @@ def test_a_job_goes_through_its_stages_to_a_confirmed_recommendation(work: Work)
     assert job.range_test["bounds"]["max_lr"] > job.range_test["bounds"]["base_lr"] > 0
     found = recommendation(work, job_id)
     assert found["source"] == "confirm"
-    assert [run["name"] for run in found["evidence"]["runs"]] == ["recommended", "fixed"]
+    recommended, other, *baselines = [run["name"] for run in found["evidence"]["runs"]]
+    assert (recommended, baselines) == ("recommended", ["fixed"])
+    assert other in {"range_test", "candidate"}  # whichever of the finalists is not the one recommended
     assert found["evidence"]["runs"][0]["mean"] > 0.8
     trials = rows(work, job_id, "search")
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
@@ -85,7 +87,9 @@ def test_a_task_that_raises_fails_its_job_and_the_worker_goes_on(work: Work) -> 
     good = work.submit("digits", epochs=10, search=None)
     job = work.ended(broken)
     assert job.state == "failed"
-    assert job.error.splitlines()[-1] == "ValueError: the labels are out of range"
+    told = job.error.splitlines()[-1]
+    assert told.startswith("loss: must compare the output")
+    assert told.endswith("ValueError: the labels are out of range")
     assert work.ended(good).state == "succeeded"
 
 

@@ -42,7 +42,8 @@ def test_a_schedule_ends_where_the_next_cycle_would_begin(policy: str, cycles: i
 
 def test_the_run_of_a_schedule_has_a_point_at_the_end_of_each_cycle() -> None:
     run = TrainingLength(20, 500).propose(0.006, 6, 5, "exp_range").run(seed=9)
-    assert (run.steps, run.stepsize, run.evaluate_every, run.seed) == (10_000, 1000, 2000, 9)
+    assert (run.steps, run.step_size_up, run.step_size_down) == (10_000, 1000, 1000)
+    assert (run.evaluate_every, run.seed) == (2000, 9)
     assert (run.policy, run.base_lr, run.max_lr, run.val_limit) == ("exp_range", 0.001, 0.006, None)
     assert run.gamma is not None
 

@@ -1,6 +1,9 @@
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -96,7 +99,7 @@ class Mine:
         return losses
 
     def test(self, **changes: Any) -> Any:
-        """A range test of it that takes 96 steps."""
+        """A range test of it that takes 96 steps at most."""
         own: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "train": self.train}
         return clr.range_test(**own | {"loss": F.cross_entropy} | changes, epochs=12, seeds=1)
 
@@ -155,8 +158,15 @@ def mine(request: pytest.FixtureRequest) -> Mine:
 def test_everything_is_as_it_was_after_a_range_test(mine: Mine) -> None:
     before = mine.state()
     tested = mine.test(val=(X, Y), metric="accuracy")
-    assert tested.cost_steps > 80
+    assert tested.cost_steps > 70
     assert mine.state() == before
+
+
+def test_the_first_range_test_of_a_process_leaves_the_random_states_alone_too() -> None:
+    program = "from tests.clr.training.test_borrowing import Mine as M; m = M(); s = m.state(); m.test(); "
+    root = str(Path(__file__).parents[3])
+    command = [sys.executable, "-c", program + "assert m.state() == s"]
+    subprocess.run(command, check=True, cwd=root, timeout=60)
 
 
 @pytest.mark.parametrize("calls", [0, 1, 30])
@@ -265,7 +275,7 @@ def test_groups_keep_the_share_of_the_rate_that_their_multiplier_says() -> None:
         return F.cross_entropy(output, target)
 
     mine.test(loss=loss)
-    assert len(rates) > 80
+    assert len(rates) > 70
     assert all(low == pytest.approx(0.1 * high) for low, high in rates)
 
 
