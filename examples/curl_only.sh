@@ -8,7 +8,7 @@ call() { curl -sS --fail-with-body "${auth[@]}" "$@"; }
 
 # The key makes this safe to repeat: however often it is sent, it is one job.
 id=$(call "$url/v1/jobs" -H 'Content-Type: application/json' -H "Idempotency-Key: $$-$(date +%s)" \
-    -d '{"task": "digits", "epochs": 10, "search": null}' \
+    -d '{"task": "digits", "epochs": 20, "search": null}' \
     | grep -o '"id":"[^"]*"' | cut -d '"' -f 4)
 echo "job $id"
 

@@ -391,10 +391,9 @@ class Session:
             self.range_test = yield from self._follow("range_test", plan)
         self._bounds = self.recorded if self.range_test is None else self.range_test.bounds
         assert self._bounds is not None
-        own = self._bounds.candidate(length)
-        if own is None or self.spec.search is None:
+        self._found = self._bounds.candidate(length)
+        if self._found is None or self.spec.search is None:
             return
-        self._found = own
         left = self.spec.budget * length.steps - self.steps
         if self.spec.search.trials is not None:
             yield from self._trials(self.spec.search.trials)

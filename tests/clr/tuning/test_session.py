@@ -96,8 +96,12 @@ def test_given_numbers_are_kept_to() -> None:
 def test_without_a_search_the_range_test_is_all() -> None:
     session = make(search=None)
     assert {order.stage for order in finish(session, bowl())} == {"range_test"}
-    assert session.recommendation is not None
-    assert session.recommendation.source == "range_test"
+    found, bounds = session.recommendation, session.bounds
+    assert found is not None
+    assert bounds is not None
+    assert bounds.max_lr is not None
+    assert found.source == "range_test"
+    assert found.max_lr == pytest.approx(bounds.max_lr, rel=1e-3)
 
 
 def test_where_every_training_diverges_nothing_that_did_is_recommended() -> None:
