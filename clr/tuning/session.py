@@ -384,7 +384,7 @@ class Session:
         """Range test; trials or a race; comparison; and a race more for each extension."""
         assert self.spec.budget is not None
         length = self.training.length
-        most = max(1, round(self.spec.budget * length.steps))
+        most = max(1, int(self.spec.budget * length.steps + 1e-9))
         most = min(most, self.spec.limits.max_steps or most)
         if self.recorded is None:
             plan = range_test_plan(length, self.spec.range_test, self.spec.seed, most)
