@@ -34,9 +34,9 @@ SETTLED_S = 30.0
 REACH_S = 2.0
 """How long a cluster's address may take to be reached."""
 
-LONGEST_PARENT = 35
+LONGEST_PARENT = 26
 """Bytes of the path below which the session folders may lie: the kernel allows a socket's path 107, the process's own
-folder takes up to 8 and Ray's ``/session_DATE_TIME_PID/sockets/plasma_store`` up to 64."""
+folder takes up to 17 and Ray's ``/session_DATE_TIME_PID/sockets/plasma_store`` up to 64."""
 
 
 @dataclass(frozen=True)
@@ -180,14 +180,16 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def session_folder(home: Path) -> Path:
-    """A new folder of this process's own; those of processes that are gone are removed. Sockets need a short path."""
+    """A new folder of this process's own; those of processes that are gone are removed. Sockets need a short path.
+
+    One that this process made before stays: an earlier Ray of its may still run there.
+    """
     parent = home / "ray"
     if len(bytes(parent)) > LONGEST_PARENT:
         parent = Path(tempfile.gettempdir()) / f"clr-ray-{os.getuid()}"
     parent.mkdir(parents=True, exist_ok=True)
-    folder = parent / str(os.getpid())
     for left in parent.iterdir():
-        if left == folder or (left.name.isdigit() and not psutil.pid_exists(int(left.name))):
+        owner, _, _ = left.name.partition("-")
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
-    folder.mkdir(exist_ok=True)
-    return folder
+    return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
