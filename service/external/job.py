@@ -133,19 +133,22 @@ def settle(database: Database, job_id: str) -> None:
     is left to that one and to the next call.
     """
     try:
-        with database.begin() as transaction:
-            job = jobs.get(transaction, job_id)
-            if job.mode != "external" or job.iterations_per_epoch is None:
-                return
-            lease = jobs.hold(transaction, Lease(job_id, job.fencing_token, "external"), lease_s=HOLD_S)
-            if lease is None:
-                return
-            session = sessions.rebuild(transaction, job, in_hands=True)
-            session.next()
-            finished = job.state in jobs.FINISHED
-    except NotFound:
+        _settle(database, job_id)
+    except NotFound:  # also where it was deleted while its study was shown
         studies.delete(database.url, job_id)
-        return
+
+
+def _settle(database: Database, job_id: str) -> None:
+    with database.begin() as transaction:
+        job = jobs.get(transaction, job_id)
+        if job.mode != "external" or job.iterations_per_epoch is None:
+            return
+        lease = jobs.hold(transaction, Lease(job_id, job.fencing_token, "external"), lease_s=HOLD_S)
+        if lease is None:
+            return
+        session = sessions.rebuild(transaction, job, in_hands=True)
+        session.next()
+        finished = job.state in jobs.FINISHED
     try:
         if session.study is not None:
             mirror = StudyMirror(studies.remembering(database.url, job_id), job_id, session.attributes)

@@ -353,8 +353,10 @@ def hold(session: Session, lease: Lease, *, lease_s: float) -> Lease | None:
 
 
 def let_go(session: Session, lease: Lease) -> None:
-    """Give a hold back."""
-    _write(session, lease.job_id, lease_until=None)
+    """Give a hold back; one that has run out and is another's by now stays with the other."""
+    held = (Job.id == lease.job_id, Job.fencing_token == lease.fencing_token, Job.claim_id == lease.claim_id)
+    if not changed(session, update(Job).where(*held).values(lease_until=None)):
+        _existing(session.scalar(select(Job.id).where(Job.id == lease.job_id)), lease.job_id)
 
 
 def attended(session: Session) -> list[Job]:

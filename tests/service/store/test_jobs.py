@@ -379,6 +379,34 @@ def test_an_external_job_is_never_claimed_and_runs_from_its_first_report(databas
         jobs.attend(session, job_id)
 
 
+def test_a_hold_that_has_run_out_is_not_given_back_in_the_place_of_the_next(database: Database) -> None:
+    job_id = submit(database, mode="external")
+    with database.begin() as session:
+        _, attending = jobs.attend(session, job_id)
+        late = jobs.hold(session, attending, lease_s=0.01)
+    assert late is not None
+    let_lease_run_out(database, job_id)
+    with database.begin() as session:
+        present = jobs.hold(session, late, lease_s=60)
+    assert present is not None
+    with database.begin() as session:
+        jobs.let_go(session, late)
+        assert jobs.hold(session, late, lease_s=60) is None, "it is still another's"
+        jobs.let_go(session, present)
+        assert jobs.hold(session, present, lease_s=60) is not None
+
+
+def test_giving_back_the_hold_of_a_deleted_job_says_that_it_is_gone(database: Database) -> None:
+    job_id = submit(database, mode="external")
+    with database.begin() as session:
+        lease = jobs.hold(session, Lease(job_id, 0, "external"), lease_s=60)
+        assert lease is not None
+        jobs.request_cancel(session, job_id)
+        jobs.delete(session, job_id)
+    with pytest.raises(NotFound), database.begin() as session:
+        jobs.let_go(session, lease)
+
+
 def test_a_managed_job_takes_no_reports(database: Database) -> None:
     job_id = submit(database)
     with pytest.raises(Conflict, match="a worker trains it"), database.begin() as session:
