@@ -150,6 +150,7 @@ class _Test:
         self.trainer, self.module, self.train, self.val = trainer, module, train, val
         self.epochs = epochs
         self.notes: dict[str, None] = {}
+        self.optimizer: dict[str, Any] | None = None
         self.max_epochs = trainer.fit_loop.max_epochs if epochs is None else ceil(epochs)
         self.max_steps = trainer.max_steps if epochs is None else -1
 
@@ -157,7 +158,7 @@ class _Test:
         """What the test finds, everything left as it was."""
         with self._left_as_it_was():
             self.curve_of(ONE_STEP)
-            found = recommended(self.length, seeds, seed, self.curve_of)
+            found = recommended(self.length, seeds, seed, self.curve_of, self.optimizer)
         return replace(found, reasons=[*found.reasons, *self.notes])
 
     def document(self, seeds: int, seed: int) -> str:
@@ -176,6 +177,7 @@ class _Test:
             self._fit()
         if not recorder.seen.curve.loss:
             raise InvalidArgument("module", "must have a training_step that returns a loss for the batches of train")
+        self.optimizer = recorder.seen.optimizer
         return recorder.seen.curve
 
     def _fit(self) -> None:

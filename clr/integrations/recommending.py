@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from clr.errors import InvalidArgument
 from clr.range_tests.plan import range_test_plan
@@ -10,12 +11,14 @@ from clr.run import Curve, Run
 from clr.schedules.cycles import TrainingLength
 from clr.spec import RangeTestSpec
 from clr.training.loop import carry_out
-from clr.tuning.recommendation import Recommendation, SpentCost
+from clr.tuning.recommendation import Recommendation, SpentCost, reasons_of_groups
 
 log = logging.getLogger(__name__)
 
 
-def recommended(length: TrainingLength, seeds: int, seed: int, curve_of: Callable[[Run], Curve]) -> Recommendation:
+def recommended(
+    length: TrainingLength, seeds: int, seed: int, curve_of: Callable[[Run], Curve], optimizer: dict[str, Any] | None
+) -> Recommendation:
     """The bounds, stepsize and cost for a training as long as ``length``.
 
     Args:
@@ -23,12 +26,21 @@ def recommended(length: TrainingLength, seeds: int, seed: int, curve_of: Callabl
         seeds: most repetitions of the test, >= 1.
         seed: what their seeds are made from.
         curve_of: makes a run, and leaves everything as it was.
+        optimizer: what it trains with, see ``clr.training.optimizers.described``.
     """
     began = time.monotonic()
     tested = carry_out(range_test_plan(length, RangeTestSpec(seeds=seeds), seed), curve_of)
     cost = SpentCost.of(tested.cost_steps, time.monotonic() - began, length.steps)
     candidate = tested.bounds.candidate(length)
-    return Recommendation.of("range_test", tested.bounds, candidate, length.iterations_per_epoch, cost=cost)
+    return Recommendation.of(
+        "range_test",
+        tested.bounds,
+        candidate,
+        length.iterations_per_epoch,
+        reasons=reasons_of_groups(optimizer),
+        cost=cost,
+        optimizer=optimizer,
+    )
 
 
 def conclusive(found: Recommendation) -> Recommendation:

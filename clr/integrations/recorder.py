@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -10,6 +11,7 @@ from clr.run import Curve, Point, Run
 from clr.schedules.cycles import rate_of
 from clr.schedules.torch_scheduler import multipliers
 from clr.training.divergence import Explosion
+from clr.training.optimizers import described
 
 
 class Recorder:
@@ -18,6 +20,8 @@ class Recorder:
     Args:
         run: whose optimizer and patience are the framework's: None.
         metric: the validation loss as the model is now; None: there are no validation data.
+
+    ``optimizer`` tells what the steps were made with, once one was.
     """
 
     def __init__(self, run: Run, metric: Callable[[], float | None] | None = None) -> None:
@@ -25,6 +29,7 @@ class Recorder:
         self.ended = False
         self._rate = rate_of(run)
         self._explosion = None if run.explode is None else Explosion(run.explode)
+        self.optimizer: dict[str, Any] | None = None
         self._multipliers: list[float] = []
         self._points: list[Point] = []
         self._rates: list[float] = []
@@ -35,6 +40,7 @@ class Recorder:
         """Before a step."""
         if not self._multipliers:
             self._multipliers = multipliers(optimizer.param_groups)
+            self.optimizer = described(getattr(optimizer, "optimizer", optimizer), self._multipliers)  # accelerate's
         lr = self._rate(self._step)
         for group, factor in zip(optimizer.param_groups, self._multipliers, strict=True):
             if isinstance(group["lr"], Tensor):

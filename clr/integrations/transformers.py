@@ -56,7 +56,7 @@ def lr_bounds(trainer: Trainer, *, epochs: float | None = None, seeds: int = 3, 
     test = _Test(trainer, epochs)
     with test.left_as_it_was():
         test.curve_of(ONE_STEP)
-        return recommended(test.length, seeds, seed, test.curve_of)
+        return recommended(test.length, seeds, seed, test.curve_of, test.optimizer)
 
 
 def install(trainer: Trainer, found: Recommendation | CurrentRun | None = None, *, metric: str | None = None) -> None:
@@ -125,6 +125,7 @@ class _Test:
     """The runs of a range test as trainings of a Trainer."""
 
     length: TrainingLength
+    optimizer: dict[str, Any] | None
 
     def __init__(self, trainer: Trainer, epochs: float | None) -> None:
         self.trainer, self.epochs = trainer, epochs
@@ -143,6 +144,7 @@ class _Test:
             trainer.train()
         if not steps.seen.curve.loss:
             raise InvalidArgument("trainer", "must have training data", trainer.train_dataset)
+        self.optimizer = steps.seen.optimizer
         return steps.seen.curve
 
     def _args(self, run: Run) -> Any:

@@ -1,6 +1,5 @@
 """What a job trains, told in plain values: a task's name and arguments, its optimizer, its batch size."""
 
-import inspect
 import json
 from collections.abc import Iterator
 from functools import lru_cache
@@ -17,6 +16,7 @@ from clr.tasks.registry import make
 from clr.training.checkpoint import Checkpoint
 from clr.training.data import examples
 from clr.training.loop import train
+from clr.training.optimizers import described
 from clr.training.task import Task, optimizer
 
 Trainee = dict[str, Any]
@@ -50,7 +50,7 @@ def inspect_task(task: Task) -> dict[str, Any]:
     """``iterations_per_epoch``, ``metric`` and ``direction`` of a task, and what it is ``trained_with``."""
     metric, direction, _ = task.score
     batch_size = getattr(task.train, "batch_size", None) if examples(task.train) is None else task.batch_size
-    used = {"optimizer": _described(_optimizer(task)), "batch_size": batch_size}
+    used = {"optimizer": described(_optimizer(task), task.multipliers), "batch_size": batch_size}
     about = {"iterations_per_epoch": task.iterations_per_epoch, "metric": metric, "direction": direction}
     return about | {"trained_with": used}
 
@@ -62,18 +62,6 @@ def _optimizer(task: Task) -> Optimizer:
     except Exception:
         _, made = task.make(torch.device("cpu"))
         return made
-
-
-def _described(made: Optimizer) -> dict[str, Any]:
-    """Name and arguments of an optimizer, but for those that are its class's own and the rate."""
-    usual = {name: parameter.default for name, parameter in inspect.signature(type(made)).parameters.items()}
-    args = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in made.defaults.items()
-        if name != "lr" and name in usual and value != usual[name]
-    }
-    plain = {name: value for name, value in args.items() if isinstance(value, bool | int | float | str | list)}
-    return {"name": type(made).__name__, "args": plain}
 
 
 def points(

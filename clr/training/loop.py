@@ -21,6 +21,7 @@ from clr.training.divergence import Explosion
 from clr.training.first_step import check_gradients, first_loss
 from clr.training.module_state import attributes, module_state, set_attributes
 from clr.training.optimizers import self_tuning
+from clr.training.processes import averaged, training_group
 from clr.training.random_states import OwnRandomStates, random_states, set_random_states
 from clr.training.task import Task
 
@@ -102,6 +103,7 @@ class _Training:
         self.model, self.optimizer = task.make(device)
         self.task = task = replace(task, train=placed(task.train, device), val=placed(task.val, device))
         self.network = _compiled(self.model, task.compile)
+        self.group = training_group(self.model)
         if run.optimizer is not None:
             self.optimizer = self_tuning(run.optimizer, self.optimizer)
         self._averaging("train")
@@ -155,6 +157,8 @@ class _Training:
         self._averaging("eval")
         metric = evaluate(self.task, self.network, self.device, self.val_limit)
         self._averaging("train")
+        if metric is not None and self.group is not None:
+            metric = averaged(torch.tensor(metric, device=self.device), self.group).item()
         return metric
 
     def _point(self, step: int, metric: float | None, diverged: bool) -> Point:
@@ -193,7 +197,7 @@ class _Training:
             scaler.scale(loss).backward()
         if self.step == 0:
             check_gradients(self.optimizer)
-        total = losses[0] if task.accumulate == 1 else torch.stack(losses).mean()
+        total = averaged(losses[0] if task.accumulate == 1 else torch.stack(losses).mean(), self.group)
         if task.clip_norm is not None or task.clip_value is not None:
             scaler.unscale_(self.optimizer)
             trained = [one for group in self.optimizer.param_groups for one in group["params"]]

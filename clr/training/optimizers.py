@@ -1,10 +1,36 @@
-"""Optimizers that promise to need no schedule, for comparison: schedule-free ones and Prodigy."""
+"""What an optimizer is, in plain values; and those that promise to need no schedule: schedule-free ones and Prodigy."""
 
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from torch.optim import Optimizer
 
 from clr.schedules.torch_scheduler import multipliers
+
+
+def described(made: Optimizer, shares: Sequence[float] | None = None) -> dict[str, Any]:
+    """Name and arguments of an optimizer, but for the rate and those that are its class's own, in JSON values.
+
+    Args:
+        made: the optimizer.
+        shares: what the rate is multiplied by for each parameter group; None: those of its groups. They are told, as
+            ``lr_mult``, unless all are 1.
+
+    >>> import torch
+    >>> weight, bias = torch.nn.Linear(2, 1).parameters()
+    >>> described(torch.optim.SGD([{"params": [weight], "lr": 0.01}, {"params": [bias], "lr": 0.1}], momentum=0.9))
+    {'name': 'SGD', 'args': {'momentum': 0.9}, 'lr_mult': [0.1, 1.0]}
+    """
+    usual = {name: parameter.default for name, parameter in inspect.signature(type(made)).parameters.items()}
+    args = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in made.defaults.items()
+        if name != "lr" and name in usual and value != usual[name]
+    }
+    plain = {name: value for name, value in args.items() if isinstance(value, bool | int | float | str | list)}
+    each = list(multipliers(made.param_groups) if shares is None else shares)
+    return {"name": type(made).__name__, "args": plain} | ({} if set(each) == {1.0} else {"lr_mult": each})
 
 
 def self_tuning(name: str, plain: Optimizer) -> Optimizer:

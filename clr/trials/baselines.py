@@ -64,25 +64,30 @@ USUAL_BASELINES = ("fixed", "one_cycle", "cosine")
 """What a schedule is compared with where nobody names others, as far as the budget goes."""
 
 _LINES = {
-    "fixed": 'for group in optimizer.param_groups:\n    group["lr"] = {lr!r}\n',
+    "fixed": "{setting}",
     "one_cycle": "scheduler = torch.optim.lr_scheduler.OneCycleLR(\n    optimizer, max_lr={lr!r}, total_steps={steps}, "
     "pct_start=0.3, div_factor=25.0, final_div_factor=1e4, cycle_momentum=False\n)\n",
-    "cosine": 'for group in optimizer.param_groups:\n    group["lr"] = {lr!r}\n'
-    "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max={steps})\n",
-    "reduce_on_plateau": 'for group in optimizer.param_groups:\n    group["lr"] = {lr!r}\n'
-    "scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)  # step(metric), {points} times in all\n",
+    "cosine": "{setting}scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max={steps})\n",
+    "reduce_on_plateau": "{setting}scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)"
+    "  # step(metric), {points} times in all\n",
     "schedule_free": "# pip install schedulefree: AdamWScheduleFree or SGDScheduleFree, lr={lr!r}, and no scheduler\n",
     "prodigy": "# pip install prodigyopt: prodigyopt.Prodigy(parameters, lr={lr!r}), and no scheduler\n",
 }
 
 
-def lines(name: str, lr: float, steps: int) -> str:
+_SETTING = 'for group in optimizer.param_groups:\n    group["lr"] = {lr!r}\n'
+_SETTING_EACH = 'for group, lr in zip(optimizer.param_groups, {lr!r}):\n    group["lr"] = lr\n'
+
+
+def lines(name: str, lr: float | list[float], steps: int) -> str:
     """Lines to paste that train by a baseline.
 
     Args:
         name: of the baseline.
-        lr: its highest rate.
+        lr: its highest rate; a list gives one for each parameter group.
         steps: of the whole training.
     """
-    made = _LINES[name].format(lr=lr, steps=steps, points=BASELINES[name].points)
+    lr = BASELINES[name].rate or lr
+    setting = (_SETTING_EACH if isinstance(lr, list) else _SETTING).format(lr=lr)
+    made = _LINES[name].format(lr=lr, steps=steps, points=BASELINES[name].points, setting=setting)
     return made if made.startswith(("#", "for")) and "torch." not in made else f"import torch\n\n{made}"

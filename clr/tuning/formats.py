@@ -129,7 +129,8 @@ def to_transformers(found: Recommendation) -> str:
 
 def to_deepspeed(found: Recommendation) -> str:
     """Lines of the scheduler that ``deepspeed.initialize`` takes, and where that will do, of its configuration."""
-    text = DEEPSPEED + (ONE_CYCLE if found.policy == "triangular" else "")
+    one_rate = "lr_mult" not in (found.optimizer or {})  # its configuration has no place for more
+    text = DEEPSPEED + (ONE_CYCLE if found.policy == "triangular" and one_rate else "")
     return _lines(found, text, indent=8)
 
 
@@ -191,6 +192,9 @@ def _sentences(found: Recommendation) -> Iterator[str]:
         return
     yield f"clr: {found.policy} from {found.base_lr:.6g} to {found.max_lr:.6g} ({found.confidence} confidence)"
     yield f"{up} steps up and {down} down: train for whole cycles of {up + down} steps"
+    shares = (found.optimizer or {}).get("lr_mult")
+    if shares is not None:
+        yield f"of the optimizer's parameter groups: {', '.join(f'{share:g}' for share in shares)} times these rates"
     yield from found.warnings
 
 

@@ -1,7 +1,7 @@
 """The session in this process, one run after the other: ``clr.range_test``, ``clr.search``, ``clr.recommend``."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +13,7 @@ from clr.run import Curve, Direction, Point, fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import CyclicPolicy, JobSpec, RangeTestSpec, SearchSpec, checked
 from clr.trials.study import Study
-from clr.tuning.recommendation import Recommendation
+from clr.tuning.recommendation import Recommendation, reasons_of_groups
 from clr.tuning.sequential import carry_out
 from clr.tuning.session import Session, Training
 
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 OWN = {"model", "optimizer", "train"}
 """What the caller's own task must be made of; a model may compute its loss itself."""
+
+FIELDS = (
+    *("model", "optimizer", "train", "val", "loss", "metric", "direction", "groups", "forward", "batch_size"),
+    *("accumulate", "clip_norm", "clip_value", "precision", "compile", "collate", "workers", "iterations_per_epoch"),
+)
+"""What it may be made of."""
 
 Pair = tuple[float, float]
 
@@ -52,10 +58,12 @@ def range_test(
     batch_size: int | None = None,
     accumulate: int | None = None,
     clip_norm: float | None = None,
+    clip_value: float | None = None,
     precision: "Precision | None" = None,
     compile: bool | str | None = None,
     collate: Callable[[list[Any]], "Batch"] | None = None,
     workers: int | None = None,
+    iterations_per_epoch: int | None = None,
 ) -> RangeTest:
     """Run the LR range test on a task, or on a model, optimizer and loader of the caller's own.
 
@@ -70,8 +78,9 @@ def range_test(
         progress: called with the session as it goes on; None: a bar where there is a terminal or a notebook; False:
             none.
         model, optimizer, train: the caller's own, instead of a task; the device is the model's.
-        val, loss, metric, direction, groups, forward, batch_size, accumulate, clip_norm, precision, compile, collate,
-            workers: with them, as in ``clr.Task``; None: as there. A model may compute its loss itself.
+        val, loss, metric, direction, groups, forward, batch_size, accumulate, clip_norm, clip_value, precision,
+            compile, collate, workers, iterations_per_epoch: with them, as in ``clr.Task``; None: as there. A model may
+            compute its loss itself.
 
     Returns:
         ``RangeTest``: ``.curves``, ``.bounds``, ``.cost_steps``, ``.chart()``, ``.to_csv(path)``.
@@ -89,46 +98,50 @@ def range_test(
     >>> tested.cost_steps <= 200 and tested.bounds.confidence in ("low", "medium", "high", "inconclusive")
     True
     """
-    from clr.training.borrowing import borrowed
-
-    fields = {
-        "model": model,
-        "optimizer": optimizer,
-        "train": train,
-        "val": val,
-        "loss": loss,
-        "metric": metric,
-        "direction": direction,
-        "groups": groups,
-        "forward": forward,
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "clip_norm": clip_norm,
-        "precision": precision,
-        "compile": compile,
-        "collate": collate,
-        "workers": workers,
-    }
-    own: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
-    if not (own.keys() >= OWN if task is None else not own):
-        given = ["task"] * (task is not None) + sorted(own)
-        raise InvalidArgument("task", "must be given, or else model=, optimizer= and train= of your own", given)
+    given = dict(locals())
     spec = checked(RangeTestSpec, seeds=seeds) if test is None else test
-    with ExitStack() as stack:
-        task = _checked_task(task) if task is not None else stack.enter_context(borrowed(**own))
+    with _taken(task, given) as task:
         wanted = checked(JobSpec, task="own", epochs=epochs, seed=seed, search=None, range_test=spec.model_dump())
         session = drive(task, Session(wanted, training_of(task, epochs)), progress=progress)
         tested = session.range_test
         assert tested is not None
-        reasons = [*tested.bounds.reasons, *_of_groups(task)]
+        reasons = [*tested.bounds.reasons, *reasons_of_groups(session.training.optimizer)]
         return replace(tested, bounds=replace(tested.bounds, reasons=reasons))
+
+
+@contextmanager
+def _taken(task: Any, given: Mapping[str, Any]) -> "Iterator[Task]":
+    """The task given, or one of the caller's own objects, which are as they were when the block ends."""
+    own = {name: given[name] for name in FIELDS if given[name] is not None}
+    if not (own.keys() >= OWN if task is None else not own):
+        rule = (
+            "must be given, such as clr.Task(model=..., train=..., loss=...) or clr.load_task makes, or else model=, "
+            "optimizer= and train= of your own"
+        )
+        raise InvalidArgument("task", rule, ["task"] * (task is not None) + sorted(own))
+    if task is not None:
+        yield _checked_task(task)
+        return
+    from clr.training.borrowing import borrowed
+
+    with borrowed(**own) as made:
+        yield made
+
+
+def _check_alone(model: "nn.Module", save: str | Path) -> None:
+    from clr.training.processes import training_group
+
+    if training_group(model) is not None:
+        rule = "must be None where several processes train together, as each would go on from another's runs"
+        raise InvalidArgument("save", rule, str(save))
 
 
 def _checked_task(task: Any) -> "Task":
     from clr.training.task import Task
 
     if not isinstance(task, Task):
-        raise InvalidArgument("task", "must be a clr.Task, such as clr.load_task makes", task)
+        rule = "must be a clr.Task, such as clr.Task(model=..., train=..., loss=...) or clr.load_task makes"
+        raise InvalidArgument("task", rule, task)
     return task
 
 
@@ -209,7 +222,7 @@ def _until_pruned(points: Iterator[Point], study: Study, number: int, steps: int
 
 
 def recommend(
-    task: "Task",
+    task: "Task | None" = None,
     *,
     epochs: float = 20,
     budget: float | None = None,
@@ -223,11 +236,30 @@ def recommend(
     policies: Sequence[CyclicPolicy] = ("triangular",),
     save: str | Path | None = None,
     progress: "Progress | bool | None" = None,
+    model: "nn.Module | None" = None,
+    optimizer: "Optimizer | None" = None,
+    train: "Data | None" = None,
+    val: "Data | None" = None,
+    loss: Callable[[Any, Any], "Tensor"] | None = None,
+    metric: Literal["accuracy", "loss"] | Callable[[Any, Any], Any] | None = None,
+    direction: Direction | None = None,
+    groups: Callable[["nn.Module"], Iterable[Any]] | None = None,
+    forward: Callable[["nn.Module", "Batch"], tuple[Any, Any]] | None = None,
+    batch_size: int | None = None,
+    accumulate: int | None = None,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    precision: "Precision | None" = None,
+    compile: bool | str | None = None,
+    collate: Callable[[list[Any]], "Batch"] | None = None,
+    workers: int | None = None,
+    iterations_per_epoch: int | None = None,
 ) -> Recommendation:
     """Range test, and a race of its answer against other schedules, in this process, one run after the other.
 
     Args:
-        task: what to train.
+        task: what to train. None: the ``model``, ``optimizer`` and ``train`` given, as in ``clr.range_test``; every run
+            begins at the weights that the model has.
         epochs: length of the training to be recommended for, > 0.
         budget: trainings that all of it may cost, > 0; None: 6, or what ``trials`` and ``seeds`` take.
         trials: schedules to train once each, >= 1; None: as the budget allows.
@@ -238,35 +270,29 @@ def recommend(
         save: an SQLite file: runs that are in it are not trained again, so that a call that was broken off goes on.
         progress: called with the session as it goes on; None: a bar where there is a terminal or a notebook; False:
             none.
+        model, optimizer, train, val, loss, metric, direction, groups, forward, batch_size, accumulate, clip_norm,
+            clip_value, precision, compile, collate, workers, iterations_per_epoch: as in ``clr.range_test``.
 
     Raises:
-        InvalidArgument: an argument breaks its rule.
+        InvalidArgument: an argument breaks its rule, or neither a task nor a model with optimizer and data was given.
 
     >>> import clr
     >>> found = clr.recommend(clr.load_task("digits"), epochs=2, budget=1, progress=False)
     >>> found.confidence == "inconclusive" or found.base_lr < found.max_lr
     True
     """
+    given = dict(locals())
     ranges = {"ratio": ratio, "stepsize_multiplier": stepsize_multiplier, "rise": rise, "policies": list(policies)}
     compared = {"seeds": seeds, "baselines": None if baselines is None else list(baselines)}
     search_spec = {"trials": trials, **ranges}
     spec = checked(JobSpec, task="own", epochs=epochs, budget=budget, seed=seed, search=search_spec, confirm=compared)
-    session = drive(task, Session(spec, training_of(_checked_task(task), epochs)), save=save, progress=progress)
+    with _taken(task, given) as task:
+        if save is not None and model is not None:
+            _check_alone(model, save)
+        session = drive(task, Session(spec, training_of(task, epochs)), save=save, progress=progress)
     found = session.recommendation
     assert found is not None
-    return replace(found, reasons=[*found.reasons, *_of_groups(task)])
-
-
-def _of_groups(task: "Task") -> list[str]:
-    """What there is to say of parameter groups with rates of their own."""
-    shares = task.multipliers
-    if set(shares) == {1.0}:
-        return []
-    listed = ", ".join(f"{share:g}" for share in shares)
-    return [
-        f"the parameter groups kept the proportions of their rates, {listed} times these: clr.scheduler keeps them "
-        "too, CyclicLR takes a list for each bound"
-    ]
+    return found
 
 
 def training_of(task: "Task", epochs: float) -> Training:
@@ -287,7 +313,9 @@ def drive(
     One that is too short for any run says nothing before one step was made: the task might not be trainable.
     """
     from clr.training.loop import ONE_STEP, curve_of, train
+    from clr.training.processes import speaks
 
+    progress = False if progress is None and not speaks() else progress
     carry_out(session, lambda order, _: train(task, order.run), save=save, progress=progress)
     if session.steps_so_far == 0:
         curve_of(task, ONE_STEP)

@@ -35,7 +35,7 @@ SCHEDULE = (
 PASTE = """\
 import {module}
 
-# clr: {policy} from {base_lr:.6g} to {max_lr:.6g} ({confidence} confidence)
+{told}
 scheduler = {function}(
     optimizer,
 {arguments}
@@ -83,7 +83,8 @@ class Recommendation:
     """What to train with, how sure that is, and why. Rates are per optimizer step; stepsize is in steps.
 
     ``stepsize`` is the mean of ``step_size_up`` and ``step_size_down``, the two halves of a cycle. ``optimizer`` and
-    ``batch_size`` are those that were trained with. ``alternatives`` are other schedules that were trained beside this
+    ``batch_size`` are those that were trained with; where the optimizer has an ``lr_mult``, the rate of each parameter
+    group is so many times the one told. ``alternatives`` are other schedules that were trained beside this
     one, the best first: name, lr, mean and lines to paste.
 
     An inconclusive one has no bounds and no stepsize: None rather than a guess.
@@ -148,8 +149,8 @@ class Recommendation:
         if self.stepsize is None or self.policy not in TORCH_MODES:
             return None
         arguments = {
-            "base_lr": self.base_lr,
-            "max_lr": self.max_lr,
+            "base_lr": of_each_group(self.base_lr, self.optimizer),
+            "max_lr": of_each_group(self.max_lr, self.optimizer),
             "step_size_up": self.step_size_up,
             "step_size_down": self.step_size_down,
             "mode": TORCH_MODES[self.policy],
@@ -205,8 +206,10 @@ class Recommendation:
             module, function = "clr", "clr.scheduler"
             arguments = self.arguments
         lines = "\n".join(f"    {name}={value!r}," for name, value in arguments.items())
-        shown = {"module": module, "function": function, "arguments": lines, "cycle": 2 * self.stepsize}
-        return self._better() + PASTE.format(**asdict(self) | shown)
+        told = f"# clr: {self.policy} from {self.base_lr:.6g} to {self.max_lr:.6g} ({self.confidence} confidence)"
+        told = "\n# ".join([told, *reasons_of_groups(self.optimizer)])
+        shown = {"module": module, "function": function, "arguments": lines, "cycle": 2 * self.stepsize, "told": told}
+        return self._better() + PASTE.format(**shown)
 
     def _better(self) -> str:
         """What to say first where another schedule clearly did better: which, and its lines, commented out."""
@@ -234,6 +237,28 @@ class Recommendation:
         from clr.charts.notebook import recommendation_html
 
         return recommendation_html(self)
+
+
+def of_each_group(lr: float | None, optimizer: Mapping[str, Any] | None) -> float | list[float] | None:
+    """The rate of each parameter group, where those of the optimizer have proportions; else the one rate.
+
+    >>> of_each_group(0.3, {"name": "SGD", "args": {}, "lr_mult": [0.1, 1.0]})
+    [0.03, 0.3]
+    """
+    shares = (optimizer or {}).get("lr_mult")
+    return lr if lr is None or shares is None else [float(f"{lr * share:.12g}") for share in shares]
+
+
+def reasons_of_groups(optimizer: Mapping[str, Any] | None) -> list[str]:
+    """What there is to say of parameter groups with rates of their own."""
+    shares = (optimizer or {}).get("lr_mult")
+    if shares is None:
+        return []
+    listed = ", ".join(f"{share:g}" for share in shares)
+    return [
+        f"the parameter groups kept the proportions of their rates, {listed} times these: clr.scheduler keeps them "
+        "too, CyclicLR takes a list for each bound"
+    ]
 
 
 def _known(kind: Any, document: Mapping[str, Any]) -> dict[str, Any]:

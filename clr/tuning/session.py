@@ -36,7 +36,14 @@ from clr.trials.race import (
 )
 from clr.trials.study import Study
 from clr.tuning.cost import FINALISTS, planned, trainings_of_stages
-from clr.tuning.recommendation import Evidence, Recommendation, Source, SpentCost
+from clr.tuning.recommendation import (
+    Evidence,
+    Recommendation,
+    Source,
+    SpentCost,
+    of_each_group,
+    reasons_of_groups,
+)
 
 Stage = Literal["range_test", "search", "confirm"]
 RunState = Literal["running", "complete", "pruned", "failed"]
@@ -56,7 +63,7 @@ class Training:
         length: of one training.
         metric: name of what a run is judged by.
         direction: whether larger values of it are better.
-        optimizer: name and arguments of the optimizer trained with, where known.
+        optimizer: name and arguments of the optimizer trained with, where known, and the ``lr_mult`` of its groups.
         batch_size: examples per batch, where known.
     """
 
@@ -704,7 +711,7 @@ class Session:
             evidence=evidence,
             warnings=warnings,
             alternatives=alternatives,
-            reasons=self._reasons,
+            reasons=[*self._reasons, *reasons_of_groups(self.training.optimizer)],
         )
 
     def _evidence(self) -> tuple[Evidence, list[str], list[dict[str, Any]]]:
@@ -724,7 +731,7 @@ class Session:
         steps = self.training.length.steps
         alternatives = [
             {"name": one.name, "lr": one.lr, "mean": one.mean, "better": _is_ahead(race, one, winner)}
-            | {"python": lines(one.name, one.lr or 0.0, steps)}
+            | {"python": lines(one.name, of_each_group(one.lr, self.training.optimizer) or 0.0, steps)}
             for one in baselines
         ]
         return evidence, warnings, sorted(alternatives, key=lambda one: not one["better"])

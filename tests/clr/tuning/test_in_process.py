@@ -1,6 +1,9 @@
+import dataclasses
+import inspect
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,9 +132,66 @@ OWN = {"model": MODEL, "optimizer": torch.optim.SGD(MODEL.parameters()), "train"
 def test_both_or_neither_of_a_task_and_ones_own_are_refused(
     digits: Task, task: bool | None, own: dict[str, Any], given: list[str]
 ) -> None:
-    with pytest.raises(InvalidArgument, match=r"^task: must be given, or else model=") as refused:
+    with pytest.raises(InvalidArgument, match=r"^task: must be given, .* or else model=") as refused:
         clr.range_test(digits if task else None, **own)
     assert refused.value.value == given
+    with pytest.raises(InvalidArgument, match=r"^task: must be given, .* or else model=") as refused:
+        clr.recommend(digits if task else None, **own)
+    assert refused.value.value == given
+
+
+@pytest.mark.parametrize("call", [clr.range_test, clr.recommend])
+def test_a_network_in_the_place_of_a_task_is_told_how_to_make_one(call: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^task: must be a clr.Task, such as clr.Task\(model=\.\.\., train="):
+        call(MODEL)
+
+
+def grouped() -> dict[str, Any]:
+    """A model, an optimizer whose groups have rates of one to ten, and what to train on."""
+    torch.manual_seed(0)
+    x = torch.randn(640, 8)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+    groups = [{"params": model[0].parameters(), "lr": 0.001}, {"params": model[2].parameters(), "lr": 0.01}]
+    train = DataLoader(TensorDataset(x, (x.sum(1) > 0).long()), batch_size=20, shuffle=True)
+    own = {"model": model, "optimizer": torch.optim.SGD(groups, momentum=0.9), "train": train}
+    return own | {"loss": F.cross_entropy}
+
+
+def test_ones_own_objects_are_recommended_for_and_left_as_they_were(tmp_path: Path) -> None:
+    own = grouped()
+    model, optimizer = own["model"], own["optimizer"]
+    weights = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    asked: dict[str, Any] = {"epochs": 4, "budget": 3, "save": tmp_path / "runs.db", "progress": False}
+    found = clr.recommend(**own, **asked)
+    assert torch.equal(nn.utils.parameters_to_vector(model.parameters()), weights)
+    assert ([group["lr"] for group in optimizer.param_groups], len(optimizer.state)) == ([0.001, 0.01], 0)
+    assert found.max_lr is not None
+    assert found.evidence is not None
+    assert found.optimizer == {"name": "SGD", "args": {"momentum": 0.9}, "lr_mult": [0.1, 1.0]}
+    assert found.torch is not None
+    assert found.torch["max_lr"] == pytest.approx([found.max_lr / 10, found.max_lr])
+    again = clr.recommend(**own, **asked)
+    assert again.max_lr == found.max_lr, "from what was saved"
+
+
+def test_ones_own_data_without_an_end_are_tested_by_the_length_given() -> None:
+    class Endless(torch.utils.data.IterableDataset[Tensor]):
+        def __iter__(self) -> Any:
+            while True:
+                x = torch.randn(8)
+                yield x, (x.sum() > 0).long()
+
+    own = grouped() | {"train": DataLoader(Endless(), batch_size=20)}
+    tested = clr.range_test(**own, iterations_per_epoch=30, clip_value=1.0, epochs=4, seeds=1, progress=False)
+    assert tested.bounds.max_lr is not None
+    with pytest.raises(InvalidArgument, match="give iterations_per_epoch="):
+        clr.range_test(**own, progress=False)
+
+
+def test_range_test_and_recommend_take_all_that_a_task_is_made_of() -> None:
+    fields = {field.name for field in dataclasses.fields(Task)} - {"device"}
+    for call in (clr.range_test, clr.recommend):
+        assert fields <= inspect.signature(call).parameters.keys()
 
 
 @pytest.mark.parametrize("epochs", [0, -1, math.inf, math.nan])

@@ -14,6 +14,8 @@ from clr.schedules.cycles import TrainingLength
 from clr.schedules.policies import CYCLIC, schedule
 from clr.tasks import load_task
 from clr.tasks.networks import mlp
+from clr.trials.baselines import BASELINES, lines
+from clr.tuning.formats import WRITERS
 from clr.tuning.recommendation import TORCH_MODES, Evidence, Recommendation, SpentCost
 
 BOUNDS = Bounds(0.01, 0.1, {"base_lr": (0.007, 0.013), "max_lr": (0.07, 0.13)}, "high", ["the seeds agree"])
@@ -259,3 +261,48 @@ def test_a_falling_half_is_named_where_it_is_not_as_long_as_the_rising_one(polic
     assert (even.stepsize, even.step_size_up, even.step_size_down) == (10, 10, 10)
     assert even.arguments["stepsize"] == 10
     assert "stepsize_down" not in even.arguments
+
+
+GROUPED = {"optimizer": {"name": "SGD", "args": {}, "lr_mult": [0.1, 1.0]}}
+
+
+@pytest.mark.parametrize("policy", CYCLIC)
+def test_the_pasted_lines_and_its_scheduler_keep_the_proportions_of_parameter_groups(policy: str) -> None:
+    found = make(policy, **GROUPED)
+    made = []
+    for write in ("pasted", "scheduler"):
+        groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": lr} for lr in (0.001, 0.01)]
+        scope: dict[str, Any] = {"optimizer": torch.optim.SGD(groups)}
+        if write == "pasted":
+            exec(found.to_python(), scope)
+        else:
+            scope["scheduler"] = found.scheduler(scope["optimizer"])
+        rates = []
+        for _ in range(50):
+            rates.append([group["lr"] for group in scope["optimizer"].param_groups])
+            scope["optimizer"].step()
+            scope["scheduler"].step()
+        made.append(rates)
+    rate = schedule(policy, base_lr=0.01, max_lr=0.1, stepsize=12, stepsize_down=28, gamma=found.gamma)
+    for rates in made:
+        assert [high for _, high in rates] == pytest.approx([rate(step) for step in range(50)])
+        assert [low for low, _ in rates] == pytest.approx([rate(step) / 10 for step in range(50)])
+    assert "0.1, 1 times" in found.to_python()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_lines_of_an_alternative_set_the_rate_of_each_group(name: str) -> None:
+    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": lr} for lr in (0.1, 1.0)]
+    optimizer = torch.optim.SGD(groups)
+    scope: dict[str, Any] = {"optimizer": optimizer}
+    exec(lines(name, [0.03, 0.3], 100), scope)
+    if BASELINES[name].optimizer is None:
+        start = BASELINES[name].start or 1.0
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.03 * start, 0.3 * start])
+
+
+@pytest.mark.parametrize("write", [name for name in WRITERS if name != "yaml"])
+def test_every_format_says_or_sets_that_groups_have_rates_of_their_own(write: str) -> None:
+    text = WRITERS[write](make(**GROUPED))  # type: ignore[index]
+    assert "0.1, 1 times" in text
+    assert "OneCycle" not in text, "DeepSpeed's takes one rate for all"
