@@ -9,18 +9,14 @@ from service.store import audit, jobs, studies
 from service.store.database import Database
 from service.store.errors import Conflict, NotAllowed
 from service.store.models import Job
-from service.submission import Schemas
+from service.submission import Schema, Schemas
 
 
 def plan(
     database: Database, settings: Settings, schemas: Schemas, spec: JobSpec, *, role: str = "submit"
 ) -> tuple[JobSpec, cost.PredictedCost]:
     """The spec as it would be stored, its budget told, and what the job would cost."""
-    submission.check_notify(spec, settings.notify_networks)
-    check_command(settings, spec, role)
-    with database.read() as session:
-        schema = submission.check(session, spec, settings.task_modules, schemas.of)
-    planned = cost.planned(spec)
+    planned, schema = _planned(database, settings, schemas, spec, role)
     return planned, cost.predict(planned, schema)
 
 
@@ -35,11 +31,7 @@ def submit(
     key: str | None = None,
 ) -> Job:
     """Store the job for the token named ``by``; the same ``key`` again finds it again."""
-    submission.check_notify(spec, settings.notify_networks)
-    check_command(settings, spec, role)
-    with database.read() as session:
-        submission.check(session, spec, settings.task_modules, schemas.of)
-    planned = cost.planned(spec)
+    planned, _ = _planned(database, settings, schemas, spec, role)
     with database.begin() as session:
         job, is_new = jobs.submit(
             session,
@@ -58,10 +50,19 @@ def submit(
     return job
 
 
-def check_command(settings: Settings, spec: JobSpec, role: str) -> None:
+def _planned(
+    database: Database, settings: Settings, schemas: Schemas, spec: JobSpec, role: str
+) -> tuple[JobSpec, Schema | None]:
+    """The spec with its budget told, and the schema of its task's arguments; what may not be submitted is refused."""
+    if spec.mode == "command":
+        _check_command(settings, role)
+    with database.read() as session:
+        schema = submission.check(session, settings, spec, schemas.of)
+    return cost.planned(spec), schema
+
+
+def _check_command(settings: Settings, role: str) -> None:
     """Refuse a command where the operator runs none, or from whom may not upload code either: it is the same."""
-    if spec.mode != "command":
-        return
     if not settings.allow_code:
         raise NotAllowed(
             "this service runs no commands: they would have all rights of a worker; "

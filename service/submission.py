@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from clr.errors import InvalidArgument, InvalidArguments
 from clr.spec import JobSpec, is_within
 from service.notices import FORBIDDEN, literal_may_be_told
-from service.settings import Network
+from service.settings import Settings
 from service.store import code, workers
 
 _Validator = extend(  # to JSON schema 3.0 is an integer; to a task's annotations it is not, nor is true
@@ -49,19 +49,18 @@ class Schemas:
 
 def check(
     session: Session,
+    settings: Settings,
     spec: JobSpec,
-    modules: Sequence[str],
     schema_of: Callable[[Session, str], Schema | None] = workers.schema,
 ) -> Schema | None:
-    """Refuse a spec that breaks a rule; the JSON schema of its task's arguments, where one is published.
-
-    ``modules``: those of whose functions a job may name one as its task.
-    """
+    """Refuse a spec that breaks a rule; the JSON schema of its task's arguments, where one is published."""
     errors = [
         error for field in ("task", "name", "args", "command") for error in _unstorable(getattr(spec, field), field)
     ]
     if errors:
         raise InvalidArguments(errors)
+    if spec.notify is not None and not literal_may_be_told(spec.notify.url, settings.notify_networks):
+        raise InvalidArgument("notify.url", FORBIDDEN, spec.notify.url)
     if spec.mode == "external":
         return None  # the task is a label
     if spec.code is not None and code.find(session, spec.code) is None:
@@ -69,23 +68,17 @@ def check(
         raise InvalidArgument("code", rule, spec.code)
     if spec.code is not None or spec.mode == "command":
         return None  # what it runs is found by the worker that runs it
-    if ":" in spec.task and is_within(spec.task.partition(":")[0], modules):
+    if ":" in spec.task and is_within(spec.task.partition(":")[0], settings.task_modules):
         return None
     schema = schema_of(session, spec.task)
     if schema is None:
         if ":" not in spec.task and not workers.alive(session):
             return None  # nobody is there yet to say what there is: as above
-        raise _unknown_task(session, spec.task, modules)
+        raise _unknown_task(session, spec.task, settings.task_modules)
     errors = list({error.field: error for error in _argument_errors(spec, schema)}.values())
     if errors:
         raise InvalidArguments(errors)
     return schema
-
-
-def check_notify(spec: JobSpec, networks: Sequence[Network]) -> None:
-    """Refuse an address to tell that is plainly not allowed; a name is resolved when there is something to tell."""
-    if spec.notify is not None and not literal_may_be_told(spec.notify.url, networks):
-        raise InvalidArgument("notify.url", FORBIDDEN, spec.notify.url)
 
 
 def digest(spec: JobSpec) -> str:

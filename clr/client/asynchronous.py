@@ -19,6 +19,7 @@ from clr.client.calls import (
     OUTAGE_S,
     POLL_S,
     SILENCE_S,
+    WAIT_S,
     Call,
     ClientError,
     checked_url,
@@ -31,7 +32,6 @@ from clr.client.event_stream import Event
 from clr.client.progress import Progress
 from clr.client.results import FINISHED, JobDocument, RecordedTest, TrialResult
 from clr.client.service_run import AsyncServiceRun
-from clr.client.sync import WAIT_S
 from clr.range_tests.bounds import Bounds
 from clr.run import Direction
 from clr.tuning.recommendation import Recommendation

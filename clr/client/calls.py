@@ -30,6 +30,9 @@ SILENCE_S = 60.0
 
 POLL_S = 0.5
 
+WAIT_S = 2.0
+"""Between two askings for a run while others must end first."""
+
 UPLOAD_S = 300.0
 """Longest wait while code is uploaded and checked."""
 

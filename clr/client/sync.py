@@ -18,6 +18,7 @@ from clr.client.calls import (
     OUTAGE_S,
     POLL_S,
     SILENCE_S,
+    WAIT_S,
     Call,
     ClientError,
     checked_url,
@@ -37,9 +38,6 @@ from clr.tuning.recommendation import Recommendation
 __all__ = ["Client", "ClientError", "Job"]
 
 T = TypeVar("T")
-
-WAIT_S = 2.0
-"""Between two askings for a run while others must end first."""
 
 
 class Job(JobDocument):

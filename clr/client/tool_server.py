@@ -53,15 +53,27 @@ def tool_server(url: str, token: str | None = None) -> MCPServer[None]:
             yield
 
     server: MCPServer[None] = MCPServer("clr", instructions=INSTRUCTIONS, version=version("clr"), lifespan=lifespan)
+    tools = _Tools(client)
+    for reading in (tools.tasks, tools.watch, tools.recommend, tools.analyze):
+        server.tool(annotations=READS)(reading)
+    server.tool()(tools.submit)
+    server.tool(annotations=ToolAnnotations(destructive_hint=True))(tools.cancel)
+    return server
 
-    @server.tool(annotations=READS)
-    async def tasks() -> list[Document]:
+
+class _Tools:
+    """What an agent may call: names, descriptions and schemas are read from the methods."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def tasks(self) -> list[Document]:
         """What can be trained: each task's name, what it is, and the JSON schema of its arguments."""
         async with _told():
-            return await client.tasks()
+            return await self._client.tasks()
 
-    @server.tool()
     async def submit(
+        self,
         spec: Annotated[
             Document,
             Field(
@@ -74,10 +86,10 @@ def tool_server(url: str, token: str | None = None) -> MCPServer[None]:
     ) -> Document:
         """Submit a job to find learning-rate bounds for a training. Gives the job, with its id."""
         async with _told():
-            return await client.predict(spec) if dry_run else (await client.submit(spec)).document
+            return await self._client.predict(spec) if dry_run else (await self._client.submit(spec)).document
 
-    @server.tool(annotations=READS)
     async def watch(
+        self,
         job_id: Id,
         context: Context[None],
         timeout_s: Annotated[
@@ -85,28 +97,27 @@ def tool_server(url: str, token: str | None = None) -> MCPServer[None]:
         ] = WATCHED_S,
     ) -> Document:
         """Wait until a job is finished, or until the time is over; gives the job as it then stands."""
-
         deadline = time.monotonic() + timeout_s
         async with _told():
-            job = await client.job(job_id)
+            job = await self._client.job(job_id)
             while not job.finished and time.monotonic() < deadline:
                 await context.report_progress(job.progress, 1.0, job.document["stage"] or job.state)
                 await anyio.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
                 await job.refresh()
             return job.document
 
-    @server.tool(annotations=READS)
     async def recommend(
+        self,
         job_id: Id,
         format: Annotated[Format, Field(description="json: all of it; all others: text to paste or print")] = "json",
     ) -> Document:
         """What a job found, so far or in the end: bounds, stepsize, confidence, reasons, warnings and evidence."""
         async with _told():
-            found = await client.recommendation(job_id)
+            found = await self._client.recommendation(job_id)
         return found.to_dict() if format == "json" else {"format": format, "text": WRITERS[format](found)}
 
-    @server.tool(annotations=READS)
     async def analyze(
+        self,
         lr: Annotated[list[float], Field(description="the rate of each step of a range test")],
         loss: Annotated[list[float | None], Field(description="the training loss at it; null where it was not finite")],
         metric: Annotated[
@@ -116,15 +127,12 @@ def tool_server(url: str, token: str | None = None) -> MCPServer[None]:
     ) -> Document:
         """Read base_lr and max_lr from the curve of a range test run anywhere. Stores nothing."""
         async with _told():
-            return (await client.analyze(lr, loss, metric, direction)).to_dict()
+            return (await self._client.analyze(lr, loss, metric, direction)).to_dict()
 
-    @server.tool(annotations=ToolAnnotations(destructive_hint=True))
-    async def cancel(job_id: Id) -> Document:
+    async def cancel(self, job_id: Id) -> Document:
         """Stop a job; what was found stays."""
         async with _told():
-            return (await (await client.job(job_id)).cancel()).document
-
-    return server
+            return (await (await self._client.job(job_id)).cancel()).document
 
 
 @asynccontextmanager

@@ -96,7 +96,7 @@ class _Form:
         with database.read() as session:
             self.tasks = {row.name: row for row in workers.tasks(session)}
             usual = [job.task for job in jobs.browse(session, limit=1)] + [*self.tasks, ""]
-        self.database, self.modules = database, settings.task_modules
+        self.database, self.settings = database, settings
         self.task = name or usual[0]
         self.fields = dict(_spec_fields())
         published = self.tasks.get(self.task)
@@ -119,7 +119,7 @@ class _Form:
         try:
             spec = JobSpec.model_validate(body)
             with self.database.read() as session:
-                submission.check(session, spec, self.modules)
+                submission.check(session, self.settings, spec)
         except ValidationError as error:
             return None, invalid_fields(broken_rules(error.errors(), body))
         except InvalidArgument as error:
