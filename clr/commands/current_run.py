@@ -102,7 +102,7 @@ def _handed(path: str, points: str | None, leads: bool) -> "CurrentRun":
         run = Run(**{name: document[name] for name in DECIDES})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InvalidArgument("CLR_RUN", f"must name a run's JSON file ({error!r})", path) from None
-    return CurrentRun(run, _Points(points) if leads else None)
+    return CurrentRun(run, _Points(points) if leads else None, ends_program=True)
 
 
 def _cycle(run: Run) -> int:
@@ -135,16 +135,17 @@ class CurrentRun:
     Args:
         run: what to carry out.
         report: told of every step; None: nobody is.
+        ends_program: whether the program ends, well, when it has carried out the run and goes on all the same.
     """
 
-    def __init__(self, run: Run, report: _Report | None) -> None:
+    def __init__(self, run: Run, report: _Report | None, *, ends_program: bool = False) -> None:
         self.policy, self.base_lr, self.max_lr, self.gamma = run.policy, run.base_lr, run.max_lr, run.gamma
         self.step_size_up, self.step_size_down = run.step_size_up, run.step_size_down
         self.steps, self.seed, self.evaluate_every = run.steps, run.seed, run.evaluate_every
         self._rate, self._report = rate_of(run), report
         self.logged = 0
         """Steps taken when it last logged."""
-        self._asked = False
+        self._asked, self._ends_program = -1, ends_program
         self._scheduler: CyclicPolicyLR | None = None
 
     def __repr__(self) -> str:
@@ -156,9 +157,10 @@ class CurrentRun:
 
         Of an array of steps, also one that JAX traces (``optax.sgd(run.lr)`` within ``jax.jit``), the array of rates.
         """
-        self._asked = True
         if isinstance(step, Integral) or not hasattr(step, "__array_namespace__"):
+            self._asked = max(self._asked, int(step))
             return self._rate(step)
+        self._asked = max(self._asked, 0)
         return step.__array_namespace__().asarray(self._rates)[step]
 
     @cached_property
@@ -180,7 +182,7 @@ class CurrentRun:
             stepsize_down=down if cyclic else None,
             gamma=self.gamma,
         )
-        self._asked = True
+        self._asked = max(self._asked, 0)
         return self._scheduler
 
     def evaluates(self, step: int) -> bool:
@@ -198,17 +200,26 @@ class CurrentRun:
                 needs it; each then stands for those since the one before.
 
         Raises:
+            SystemExit: of a run that the program was started for, all steps were logged before: a loop over epochs
+                needs no end of its own.
             InvalidArgument: a rule above is broken.
             ScheduleNotFollowed: the program never asked for its rates, or does not step its scheduler.
         """
         if loss is None and metric is None:
             raise InvalidArgument("loss", "must be given, or else a metric")
+        if loss is not None and self._is_carried_out():
+            raise SystemExit(0)
         at = self._step(step, alone=loss is None)
         self._check_rates(at)
         told = [None if value is None else _number(name, value) for name, value in (("loss", loss), ("metric", metric))]
         self.logged = at
         if self._report is not None:
             self._report(at, *told)
+
+    def _is_carried_out(self) -> bool:
+        """Whether all steps were logged, and the program is at the rate of a later one: not if it counts otherwise."""
+        at = self._asked if self._scheduler is None else self._scheduler.last_epoch
+        return self._ends_program and self.logged == self.steps <= at
 
     def _step(self, step: Any, *, alone: bool) -> int:
         lowest = max(1, self.logged + (not alone))
@@ -221,7 +232,7 @@ class CurrentRun:
 
     def _check_rates(self, step: int) -> None:
         """Find out what would make the whole search meaningless: rates that are not the run's."""
-        if not self._asked:
+        if self._asked < 0:
             raise ScheduleNotFollowed("train at the rates of the run: call run.lr(step), or run.scheduler(optimizer)")
         if self._scheduler is None:
             return

@@ -30,9 +30,12 @@ def scheduler(
     ``optimizer``, and the largest has the policy's own.
 
     Equal to ``CyclicLR(cycle_momentum=False)`` where torch has the policy; ``exp_range`` is the paper's,
-    torch's is ``exp_range_amplitude``. Call ``.step()`` after every optimizer step, not once an epoch. What torch
-    accepts and this refuses: base_lr above max_lr, and a stepsize that is no whole number, which never reaches its
-    peak. Resume by ``load_state_dict``; there is no ``last_epoch``.
+    torch's is ``exp_range_amplitude``. Call ``.step()`` after every optimizer step, not once an epoch. Resume by
+    ``load_state_dict``; there is no ``last_epoch``. No momentum is cycled, and there is no ``scale_fn``.
+
+    What torch accepts and this refuses: base_lr above max_lr, negative rates, two bounds of 0, and a stepsize that is
+    no whole number, which never reaches its peak. What torch does otherwise: one bound for groups of different rates
+    gives all the same rate there, and after another scheduler its first rate is that one's.
 
     Args:
         optimizer: any torch optimizer; its rates are set at once, its momentum is never touched.
