@@ -1,6 +1,7 @@
 """The errors of the method. Divergence of a training run is a result, not an error."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 SHOWN = 160
@@ -111,8 +112,11 @@ def shown(value: Any) -> str:
     """A value as messages show it: short, on one line, and of objects with much inside only what they are."""
     if value is None or isinstance(value, bool | int | float | str | bytes):
         text = repr(value)
-    elif isinstance(value, list | tuple | dict | set | frozenset):
-        text = " ".join(repr(value).split())
+    elif isinstance(value, dict):
+        text = f"{{{', '.join(f'{key!r}: {shown(one)}' for key, one in islice(value.items(), SHOWN))}}}"
+    elif isinstance(value, list | tuple | set | frozenset):
+        opening, closing = {list: ("[", "]"), tuple: ("(", ")")}.get(type(value), ("{", "}"))
+        text = f"{opening}{', '.join(map(shown, islice(value, SHOWN)))}{closing}"
     elif hasattr(value, "shape"):
         text = f"a {type(value).__name__} of shape {list(value.shape)}"
     elif isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):

@@ -58,7 +58,11 @@ def model_loss(output: Any, _target: Any) -> Tensor:
     if loss is None and isinstance(output, Tensor) and output.ndim == 0:
         loss = output
     if loss is None:
-        raise InvalidArgument("loss", "must be given, since the model's output holds none", output)
+        rule = (
+            "must be given, since the model's output holds none; for a model that takes input and target and returns "
+            "(output, loss), give forward=lambda model, batch: (model(*batch)[1], None)"
+        )
+        raise InvalidArgument("loss", rule, output)
     return loss
 
 

@@ -48,6 +48,8 @@ def test_an_error_crosses_processes_whole(error: InvalidArgument) -> None:
         (torch.nn.Linear, "torch.nn.modules.linear.Linear"),
         (torch.nn.Linear(1, 1), "a torch.nn.modules.linear.Linear"),
         ([1.5, "x"], "[1.5, 'x']"),
+        ((torch.ones(2), None), "(a Tensor of shape [2], None)"),
+        ({"x": [torch.nn.Linear(1, 1)]}, "{'x': [a torch.nn.modules.linear.Linear]}"),
     ],
 )
 def test_a_value_is_shown_for_what_it_is(value: object, shown: str) -> None:

@@ -185,27 +185,37 @@ def test_a_loop_without_an_end_of_its_own_ends_well_with_the_run(handed: Path, a
     run = clr.current_run()
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = run.scheduler(optimizer) if asked == "scheduler" else None
-    with pytest.raises(SystemExit) as ended:
+    taken = []
+
+    def loop() -> None:
         for step in range(1000):
             if scheduler is None:
                 run.lr(step)
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
+            taken.append(step)
             run.log(loss=1.0)
             if run.evaluates(step):
                 run.log(metric=0.5)
-    assert (step, ended.value.code) == (20, 0)
+
+    with pytest.raises(SystemExit) as ended:
+        loop()
+    assert (len(taken), ended.value.code) == (21, 0)
     lines = reported(handed)
     assert (len(lines), lines[-1]) == (22, {"step": 20, "metric": 0.5})
 
 
 def test_a_loop_that_counts_other_steps_than_those_of_its_rates_is_refused(handed: Path) -> None:
     run = clr.current_run()
-    with pytest.raises(InvalidArgument, match=r"step: must be a whole number from 21, the next, to 20"):
+
+    def loop() -> None:
         for batch in range(1000):
             run.lr(batch // 4)  # of an update, four batches each
             run.log(loss=1.0)
+
+    with pytest.raises(InvalidArgument, match=r"step: must be a whole number from 21, the next, to 20"):
+        loop()
 
 
 @pytest.mark.parametrize(
