@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import clr
-from benchmarks import kinds
+from benchmarks import kinds, unseen
 from clr.schedules.cycles import TrainingLength
 from clr.tasks.cifar10_files import read
 from clr.tasks.fashion_mnist import DEBIAN
@@ -182,9 +182,24 @@ FRESH = {
         Case("mlp_radam_long", lambda: kinds.image_mlp("RAdam"), of_steps(5000, 375), 5e-4, 8, long=True),
     )
 }
-"""Tasks that no constant was chosen on."""
+"""Tasks that no rule was chosen on; how far the exponent is believed was."""
+
+UNSEEN = {
+    case.name: case
+    for case in (
+        Case("row_reader_sgdm", unseen.row_reader, of_steps(450, 18), 0.005, 8, long=True),
+        Case("normalised_cnn_nesterov", unseen.normalised_cnn, of_steps(374, 187), 0.005, 8, long=True),
+        Case("table_adamax", unseen.table_regression, of_steps(1000, 125), 5e-4, 8, -3.5454, long=True),
+        Case("window_adagrad", unseen.window, of_steps(2500, 1569), 0.005, 8, -3.2198, long=True),
+        Case("denoiser_adam", unseen.denoiser, of_steps(750, 375), 5e-4, 8, -0.5817, long=True),
+        Case("turned_adam", unseen.turned, of_steps(230, 46), 2e-4, 8, long=True),
+        Case("softmax_sgd", unseen.softmax_regression, of_steps(750, 375), 0.005, 8, -2.3026, long=True),
+        Case("pixel_rows_adamw", unseen.pixel_rows, of_steps(750, 375), 5e-4, 8, long=True),
+    )
+}
+"""Tasks that were written down before anything was measured on them, and that nothing was chosen on."""
 
 SHORT = [case.name for case in CASES.values() if not case.long]
 """The open tasks."""
 
-CASES |= OTHER | FRESH
+CASES |= OTHER | FRESH | UNSEEN
