@@ -18,7 +18,7 @@ import numpy as np
 from clr.range_tests.bounds import RATIO, Bounds, Confidence, Interval
 from clr.range_tests.method import METHOD
 from clr.range_tests.repetition import Finding, repetition
-from clr.run import Curve, Plan, Run, fresh_seeds
+from clr.run import Curve, Direction, Plan, Run, fresh_seeds
 from clr.schedules.cycles import TrainingLength
 from clr.spec import RangeTestSpec
 
@@ -110,6 +110,7 @@ def range_test_plan(
     seed: int,
     max_steps: int | None = None,
     tell: Callable[[Bounds], None] = lambda bounds: None,
+    direction: Direction = "maximize",
 ) -> Plan[RangeTest]:
     """The test as a plan: up to ``spec.seeds`` repetitions, as many as the steps allow, their runs side by side.
 
@@ -120,6 +121,7 @@ def range_test_plan(
         max_steps: a hard limit on the steps of all runs together.
         tell: called with what the runs so far say, each time that a repetition knows more: first after a seventh of the
             steps. A plan that is run again over recorded curves says the same again.
+        direction: of the metric, where the runs have one.
     """
     allowed = steps_of_test(length, spec, max_steps)
     if allowed < METHOD.fewest_steps:
@@ -138,7 +140,7 @@ def range_test_plan(
         tell(read_together([known[i] for i in sorted(known)]))
 
     plans = [
-        repetition(allowed // count, cycle, one, spec.min_lr, spec.max_lr, partial(tell_all, i))
+        repetition(allowed // count, cycle, one, spec.min_lr, spec.max_lr, direction, partial(tell_all, i))
         for i, one in enumerate(fresh_seeds(seed, "range_test", count))
     ]
     findings = yield from side_by_side(plans)

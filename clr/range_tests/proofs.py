@@ -7,28 +7,35 @@ import numpy as np
 
 from clr.range_tests.bounds import RATIO
 from clr.range_tests.method import METHOD, rate
-from clr.range_tests.ramps import Ran
+from clr.range_tests.ramps import Bracket, Ramps, Ran
 from clr.range_tests.signal import Array, Start, gaps_filled
-from clr.run import TAIL, Curve, Plan, Run
+from clr.run import TAIL, Curve, Direction, Plan, Run
 from clr.schedules.cycles import RISE
 
 
 @dataclass(frozen=True)
 class Proof:
-    """A short cycle: the logarithm of its peak, its losses, cut off at the ceiling, and the metric at its end."""
+    """A short cycle: the logarithm of its peak, its losses, cut off at the ceiling, and the score at its end."""
 
     x: float
     losses: Array
-    metric: float | None
+    score: float | None
 
     @classmethod
-    def of(cls, x: float, run: Run, curve: Curve, start: Start) -> "Proof":
-        """What ran; a training that broke has learnt nothing, so its end is the ceiling."""
+    def of(cls, x: float, run: Run, curve: Curve, start: Start, sign: int) -> "Proof":
+        """What ran; a training that broke has learnt nothing, so its end is the ceiling.
+
+        Args:
+            x: logarithm of its peak.
+            run, curve: what ran.
+            start: loss of an untouched network.
+            sign: -1 where a smaller metric is better: scores are larger where they are better.
+        """
         ceiling = start.level + METHOD.proofs.ceiling * start.sd
         losses = np.minimum(np.nan_to_num(gaps_filled(curve.loss), nan=ceiling), ceiling)
         if curve.diverged or len(losses) < run.steps:
             losses = np.full(run.steps, ceiling)
-        return cls(x, losses, curve.metric[-1] if curve.metric and not curve.diverged else None)
+        return cls(x, losses, sign * curve.metric[-1] if curve.metric and not curve.diverged else None)
 
     @property
     def tail(self) -> Array:
@@ -46,6 +53,35 @@ class Proof:
         return float(self.tail.std()) / math.sqrt(len(self.tail))
 
 
+@dataclass(frozen=True)
+class Untouched:
+    """How networks do that have not been trained.
+
+    Args:
+        start: their loss.
+        scores: of several seeds, at rates that move nothing; empty without a metric.
+        sign: -1 where a smaller metric is better, else 1.
+    """
+
+    start: Start
+    scores: tuple[float, ...] = ()
+    sign: int = 1
+
+    @classmethod
+    def of(cls, around: Bracket, seen: Ramps, direction: Direction) -> "Untouched":
+        """From where the ramps begin, which is far too low to move anything: the first third of a bracket's first."""
+        assert around.start is not None
+        sign = 1 if direction == "maximize" else -1
+        first = around.runs[0][1].metric
+        scores = [*first[: max(1, len(first) // 3)], *(score for _, curve in seen.runs for score in curve.metric[:1])]
+        return cls(around.start, tuple(sign * score for score in scores), sign)
+
+    @property
+    def good(self) -> float:
+        """A score that none of them reaches: above the best by as much as they differ; infinite without scores."""
+        return 2 * max(self.scores) - min(self.scores) if self.scores else math.inf
+
+
 class Proofs:
     """Proofs of one length and one seed, in the order of their rates.
 
@@ -54,11 +90,11 @@ class Proofs:
     Args:
         steps: of each, even.
         seed: of all.
-        start: loss of an untouched network.
+        untouched: how networks do that have not been trained.
     """
 
-    def __init__(self, steps: int, seed: int, start: Start) -> None:
-        self.steps, self.seed, self.start = steps - steps % 2, seed, start
+    def __init__(self, steps: int, seed: int, untouched: Untouched) -> None:
+        self.steps, self.seed, self.untouched = steps - steps % 2, seed, untouched
         self.proofs: list[Proof] = []
         self.runs: Ran = []
 
@@ -67,7 +103,8 @@ class Proofs:
         runs = [_cycle(x, self.steps, self.seed) for x in rates]
         curves = yield runs
         self.runs += zip(runs, curves, strict=True)
-        made = [Proof.of(x, run, curve, self.start) for x, run, curve in zip(rates, runs, curves, strict=True)]
+        start, sign = self.start, self.untouched.sign
+        made = [Proof.of(x, run, curve, start, sign) for x, run, curve in zip(rates, runs, curves, strict=True)]
         self.proofs = sorted([*self.proofs, *made], key=lambda proof: proof.x)
 
     def bracket_best(self, most: int, highest: float, high_broke: bool) -> Plan[None]:
@@ -101,6 +138,11 @@ class Proofs:
         difference = other.tail - one.tail
         error = float(difference.std()) / math.sqrt(len(difference))
         return float(difference.mean()) > METHOD.proofs.clearly * error
+
+    @property
+    def start(self) -> Start:
+        """Loss of an untouched network."""
+        return self.untouched.start
 
     @property
     def best(self) -> Proof:
@@ -142,11 +184,24 @@ class Proofs:
     @property
     def learnt(self) -> bool:
         """Whether the best ended clearly below the start; or below it, and below the lowest rate by more than noise."""
-        noise = math.hypot(self.best.error, self.start.sd / math.sqrt(len(self.best.tail)))
-        if self.fall > METHOD.judgement.learnt * noise:
+        best, lowest = self.best, self.proofs[0]  # higher rates that only did harm show nothing
+        if self._fell(best):
             return True
-        lowest = self.proofs[0]  # higher rates that only did harm show nothing
-        return self.fall > 0 and lowest.end - self.best.end > noise / 2 and self.clearly_better(self.best, lowest)
+        noise = self._noise(best)
+        return self.fall > 0 and lowest.end - best.end > noise / 2 and self.clearly_better(best, lowest)
+
+    @property
+    def scored(self) -> bool:
+        """Whether a noisy loss is borne out by the scores: the best scores best, and better than untouched networks."""
+        scores = [proof.score for proof in self.proofs if proof.score is not None]
+        return self.best.score is not None and self.best.score == max(scores) > self.untouched.good
+
+    def _fell(self, proof: Proof) -> bool:
+        return self.start.level - proof.end > METHOD.judgement.learnt * self._noise(proof)
+
+    def _noise(self, proof: Proof) -> float:
+        """Standard error of a fall from the start to its end."""
+        return math.hypot(proof.error, self.start.sd / math.sqrt(len(proof.tail)))
 
     @property
     def fall(self) -> float:
@@ -171,19 +226,37 @@ class Proofs:
     def vertex(self) -> tuple[float, float]:
         """Logarithm of the best rate, and the curvature of the ends about it.
 
-        The minimum of the parabola through the best and its neighbours, no nearer to a neighbour than to the best; a
-        third of a step outside where the best has no neighbour there.
+        The minimum of the parabola through the best and its neighbours, no nearer to a neighbour than to the best.
+        Where the best has no neighbour on one side, through the three on the other, and at most a third of a step
+        beyond it: so far it is with two proofs alone. Where the rate above the best learnt nothing, which is a cliff
+        and no parabola, nothing says that lower rates would do better.
         """
         x, ends = np.array([proof.x for proof in self.proofs]), np.array([proof.end for proof in self.proofs])
         step, at = METHOD.proofs.step, self.at
-        if self.bracketed:
-            near = slice(at - 1, at + 2)
+        least, most = self._reach
+        if len(x) > 2:
+            first = min(max(at - 1, 0), len(x) - 3)
+            near = slice(first, first + 3)
             curvature, slope, _ = np.polyfit(x[near] - x[at], ends[near] - ends[at], 2)
-            curvature = max(curvature, 1e-12)
-            lowest, highest = (x[at - 1] - x[at]) / 2, (x[at + 1] - x[at]) / 2
-            return float(x[at] + np.clip(-slope / (2 * curvature), lowest, highest)), float(curvature)
-        outwards = -step / 3 if self.lowest_is_best else step / 3
+            if self.bracketed or curvature > 0:
+                curvature = max(curvature, 1e-12)
+                return float(x[at] + np.clip(-slope / (2 * curvature), least, most)), float(curvature)
+        outwards = most if self.highest_is_best else least
         return float(x[at] + outwards), float(np.ptp(ends)) / (2 * step**2) + 1e-12
+
+    @property
+    def _reach(self) -> tuple[float, float]:
+        """How far from the best proof's rate the best rate may lie, downwards and upwards."""
+        at, x, beyond = self.at, [proof.x for proof in self.proofs], METHOD.proofs.step / 3
+        down = 0.0 if self.below_cliff else beyond
+        low = (x[at - 1] - x[at]) / 2 if at else -down
+        return low, (x[at + 1] - x[at]) / 2 if at < len(x) - 1 else beyond
+
+    @property
+    def below_cliff(self) -> bool:
+        """Whether the next rate above the best learnt nothing, though the best did."""
+        above = self.proofs[self.at + 1 : self.at + 2]
+        return self._fell(self.best) and any(proof.end >= self.start.level - self._noise(proof) for proof in above)
 
     @property
     def middle(self) -> float:
@@ -196,8 +269,10 @@ class Proofs:
         Shorter proofs may have seen less of the fall than these, and so of its curvature.
         """
         low, high = self.proofs[0], self.proofs[-1]
-        least = METHOD.proofs.curvature * max(0.0, self.fall)
-        away = (low.end - high.end) / (2 * max(curvature, least, 1e-12) * (high.x - low.x))
+        if self.below_cliff:
+            return low.x
+        curvature = max(curvature, METHOD.proofs.curvature * self.fall, 1e-12)
+        away = (low.end - high.end) / (2 * curvature * (high.x - low.x))
         return self.middle + float(np.clip(away, -METHOD.proofs.step, METHOD.proofs.step))
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from clr.range_tests.bounds import Confidence, Interval
 from clr.range_tests.method import METHOD, rate
-from clr.range_tests.proofs import Proofs
+from clr.range_tests.proofs import Proofs, Untouched
 from clr.range_tests.ramps import Bracket, Ends, Ramps, Ran, bracket, ramps
 from clr.range_tests.signal import Array
-from clr.run import Plan, fresh_seeds
+from clr.run import Direction, Plan, fresh_seeds
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def repetition(
     seed: int,
     lowest: float | None = None,
     highest: float | None = None,
+    direction: Direction = "maximize",
     tell: Callable[[Finding], None] = lambda finding: None,
 ) -> Plan[Finding]:
     """Bracket, two ramps, three to five proofs and two longer ones, in at most ``budget`` steps.
@@ -68,6 +69,7 @@ def repetition(
         seed: of this repetition.
         lowest, highest: rates that the bracket spans; None: it goes on until the training breaks. No run goes beyond a
             highest rate of the caller's own, whatever the bracket says.
+        direction: of the metric, where curves have one.
         tell: called with what is known so far, each time that is more.
     """
     ends, of = Ends.of(lowest, highest), METHOD
@@ -78,11 +80,12 @@ def repetition(
         return Finding(None, None, None, None, "inconclusive", [doubt], None, around.runs)
     seen = yield from ramps(around, max(of.ramps.steps, int(of.ramps.share * budget)), ramp_seeds, ends)
     evidence = Evidence(around, seen, ends, training)
+    untouched = Untouched.of(around, seen, direction)
     tell(evidence.finding())
 
     left = budget - evidence.taken
     first = evidence.first = Proofs(
-        max(2, min(max(of.proofs.steps, int(of.proofs.share * budget)), left // 3)), first_seed, around.start
+        max(2, min(max(of.proofs.steps, int(of.proofs.share * budget)), left // 3)), first_seed, untouched
     )
     centre = min(evidence.guess, ends.highest - 1.5 * of.proofs.step)
     yield from first.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
@@ -94,9 +97,10 @@ def repetition(
     count = 3 if longer else 2  # what short proofs do not show, longer ones must find by themselves
     steps = min((budget - evidence.taken) // count, training)
     if steps >= first.steps:
-        second = Proofs(steps, first_seed if evidence.on_plateau else second_seed, around.start)
+        second = Proofs(steps, first_seed if evidence.on_plateau else second_seed, untouched)
         shift = of.length.exponent * math.log(second.steps / first.steps)
-        centre = min(first.vertex[0] - shift if first.learnt else first.harmless, ends.highest - of.proofs.step / 2)
+        centre = first.vertex[0] - shift if first.learnt else first.harmless
+        centre = min(centre, ends.highest - of.proofs.step / 2)
         yield from second.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
         yield from second.bracket_best(count, ends.highest, evidence.broke)
         evidence.second = second
@@ -165,8 +169,9 @@ class Evidence:
 
     @property
     def learnt(self) -> bool:
-        """Whether proofs of either length lowered the loss."""
-        return any(one is not None and one.learnt for one in (self.first, self.second))
+        """Whether proofs of either length lowered the loss, or scores bear the longest out where it is too noisy."""
+        made = [one for one in (self.first, self.second) if one is not None]
+        return any(one.learnt for one in made) or (bool(made) and made[-1].scored)
 
     @property
     def borne_out(self) -> bool:
@@ -194,7 +199,7 @@ class Evidence:
         if self.second is not None:
             known = curvature if self.first.learnt else 0.0
             seen = self.second.proofs[0].x
-            if self.second.learnt:
+            if self.second.learnt or self.second.scored:
                 seen = self.second.vertex_with(known) if len(self.second.proofs) == 2 else self.second.vertex[0]
             rows.append((seen, self.second.steps, of.error))
         exponent = of.exponent + self.plateau * (of.plateau_exponent - of.exponent)

@@ -394,7 +394,9 @@ class Session:
         most = max(1, int(self.spec.budget * length.steps + 1e-9))
         most = min(most, self.spec.limits.max_steps or most)
         if self.recorded is None:
-            plan = range_test_plan(length, self.spec.range_test, self.spec.seed, most)
+            plan = range_test_plan(
+                length, self.spec.range_test, self.spec.seed, most, direction=self.training.direction
+            )
             self.range_test = yield from self._follow("range_test", plan)
         self._bounds = self.recorded if self.range_test is None else self.range_test.bounds
         assert self._bounds is not None
