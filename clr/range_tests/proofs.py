@@ -228,8 +228,8 @@ class Proofs:
 
         The minimum of the parabola through the best and its neighbours, no nearer to a neighbour than to the best.
         Where the best has no neighbour on one side, through the three on the other, and at most a third of a step
-        beyond it: so far it is with two proofs alone. Where the rate above the best learnt nothing, which is a cliff
-        and no parabola, nothing says that lower rates would do better.
+        beyond it: so far it is with two proofs alone. Where the rate above the best is over a cliff, nothing says
+        that lower rates would do better.
         """
         x, ends = np.array([proof.x for proof in self.proofs]), np.array([proof.end for proof in self.proofs])
         step, at = METHOD.proofs.step, self.at
@@ -247,16 +247,17 @@ class Proofs:
     @property
     def _reach(self) -> tuple[float, float]:
         """How far from the best proof's rate the best rate may lie, downwards and upwards."""
-        at, x, beyond = self.at, [proof.x for proof in self.proofs], METHOD.proofs.step / 3
-        down = 0.0 if self.below_cliff else beyond
-        low = (x[at - 1] - x[at]) / 2 if at else -down
-        return low, (x[at + 1] - x[at]) / 2 if at < len(x) - 1 else beyond
+        at, x, step = self.at, [proof.x for proof in self.proofs], METHOD.proofs.step
+        up = (x[at + 1] - x[at]) / 2 if at < len(x) - 1 else step / 3
+        if at:
+            return (x[at - 1] - x[at]) / 2, up
+        return 0.0 if self.below_cliff else -step / 3, up
 
     @property
     def below_cliff(self) -> bool:
-        """Whether the next rate above the best learnt nothing, though the best did."""
+        """Whether the next rate above the best kept less than half of its fall: the valley's wall, and no parabola."""
         above = self.proofs[self.at + 1 : self.at + 2]
-        return self._fell(self.best) and any(proof.end >= self.start.level - self._noise(proof) for proof in above)
+        return self._fell(self.best) and any(self.start.level - proof.end < self.fall / 2 for proof in above)
 
     @property
     def middle(self) -> float:
@@ -270,7 +271,7 @@ class Proofs:
         """
         low, high = self.proofs[0], self.proofs[-1]
         if self.below_cliff:
-            return low.x
+            return low.x + self._reach[0]
         curvature = max(curvature, METHOD.proofs.curvature * self.fall, 1e-12)
         away = (low.end - high.end) / (2 * curvature * (high.x - low.x))
         return self.middle + float(np.clip(away, -METHOD.proofs.step, METHOD.proofs.step))

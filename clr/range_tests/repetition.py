@@ -84,9 +84,8 @@ def repetition(
     tell(evidence.finding())
 
     left = budget - evidence.taken
-    first = evidence.first = Proofs(
-        max(2, min(max(of.proofs.steps, int(of.proofs.share * budget)), left // 3)), first_seed, untouched
-    )
+    steps = min(max(of.proofs.steps, int(of.proofs.share * budget)), left // 3, max(training, of.proofs.steps))
+    first = evidence.first = Proofs(max(2, steps), first_seed, untouched)
     centre = min(evidence.guess, ends.highest - 1.5 * of.proofs.step)
     yield from first.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
     longer = not first.learnt and (budget - evidence.taken) // 3 >= first.steps
@@ -215,12 +214,12 @@ class Evidence:
         """The rate for the whole training, its interval and what speaks against it."""
         best, step = self.best(), METHOD.proofs.step
         x = min(best.x, self.limit)
-        reach = math.hypot(METHOD.judgement.deviations * best.deviation, METHOD.judgement.basin)
+        reach = math.hypot(METHOD.judgement.deviations * best.deviation, METHOD.judgement.measured)
         low, high = x - reach, x + reach
         if self.first is not None:
             low -= step if self.first.lowest_is_best else 0
             high += step if self.first.highest_is_best else 0
-        confidence, doubts = self._judgement()
+        confidence, doubts = self._judgement(best)
         known = confidence != "inconclusive" or self.broke
         return Finding(
             rate(x) if known else None,
@@ -233,7 +232,7 @@ class Evidence:
             self.runs,
         )
 
-    def _judgement(self) -> tuple[Confidence, list[str]]:
+    def _judgement(self, best: Best) -> tuple[Confidence, list[str]]:
         if self.first is None:
             return "low", ["read from ramps alone, before any short cycle was trained"]
         doubts = list(self._doubts())
@@ -242,11 +241,18 @@ class Evidence:
                 *doubts,
                 "no short cycle lowered the loss beyond its noise: give the test more steps",
             ]
-        grade: Confidence = "low" if doubts else "high"
+        reservations = list(self._reservations(best))
+        return "low" if doubts else "medium" if reservations else "high", doubts + reservations
+
+    def _reservations(self, best: Best) -> Iterator[str]:
+        """What keeps an answer without a doubt from being of high confidence."""
+        assert self.first is not None
         if not self.first.told_apart:
-            doubts.append("the short cycles were too short or too noisy to tell their rates apart")
-            grade = "medium" if grade == "high" else grade
-        return grade, doubts
+            yield "the short cycles were too short or too noisy to tell their rates apart"
+        if self.plateau > 0 and not self.on_plateau:
+            yield "the short cycles spent much of their steps near the loss they began at"
+        if best.deviation > METHOD.judgement.basin:
+            yield "the training is so much longer than the short cycles that its best rate is less certain than theirs"
 
     def _doubts(self) -> Iterator[str]:
         assert self.first is not None

@@ -144,7 +144,8 @@ def test_a_test_never_takes_more_steps_than_it_may(
     assert own_epochs is not None or allowed <= length.steps
     assert (made.cost_steps == 0) == (allowed < FEWEST_STEPS)
     if allowed >= FEWEST_STEPS:
-        assert made.cost_steps > 0.75 * allowed or allowed < 20 * FEWEST_STEPS
+        enough = allowed > length.steps  # no proof is longer than the training
+        assert made.cost_steps > 0.75 * allowed or allowed < 20 * FEWEST_STEPS or enough
         count = repetitions(made)
         assert 1 <= count <= seeds
         longest = min(length.steps, REPETITION)

@@ -1,4 +1,6 @@
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 
 from clr.range_tests.bounds import RATIO
 from clr.range_tests.method import METHOD, rate
+from clr.range_tests.proofs import Proof, Proofs, Untouched
 from clr.range_tests.repetition import Finding, repetition
+from clr.range_tests.signal import Start
 from clr.run import Curve, Run
 from clr.schedules.cycles import RISE
 from tests.clr.simulated import EDGE_OF_STABILITY, Simulate, bowl, carry_out, in_batches, losses_of, rates_of
@@ -262,3 +266,62 @@ def test_no_curve_whatever_raises_or_yields_a_rate_outside_its_interval(
     if finding.max_lr is not None:
         assert finding.interval is not None
         assert 0 < finding.interval[0] <= finding.max_lr <= finding.interval[1] < math.inf
+
+
+def scored(simulate: Simulate, score: Callable[[Run], float]) -> Simulate:
+    """The same runs with a score at their end, and one of an untouched network along ramps."""
+
+    def with_scores(run: Run) -> Curve:
+        curve = simulate(run)
+        return replace(curve, steps=[len(curve.loss)], metric=[0.1 if run.is_ramp else score(run)])
+
+    return with_scores
+
+
+def test_a_score_tells_that_something_was_learnt_where_losses_are_too_noisy() -> None:
+    def noisy(run: Run) -> Curve:
+        random = np.random.default_rng(run.seed)  # the same batches at every rate
+        away = abs(math.log(run.max_lr))
+        losses = [
+            5 + 4 * random.normal() - (0 if run.is_ramp else max(0.0, 0.3 - 0.1 * away)) for _ in range(run.steps)
+        ]
+        if run.max_lr > 3:
+            losses = [loss * (1 if rate < 3 else 100) for loss, rate in zip(losses, rates_of(run), strict=True)]
+        return Curve(rates_of(run), losses)
+
+    alone = find(noisy, 300, 300)
+    assert alone.confidence == "inconclusive"
+    assert any("beyond its noise" in doubt for doubt in alone.doubts)
+    borne_out = find(scored(noisy, lambda run: 0.9 - 0.1 * abs(math.log(run.max_lr))), 300, 300)
+    assert borne_out.confidence == "low"
+    dead = find(scored(noisy, lambda _: 0.1), 300, 300)
+    assert dead.confidence == "inconclusive", "a constant predictor scores as an untouched network does"
+
+
+def proofs_at(ends: dict[float, float], start: float = 1.0) -> Proofs:
+    """Proofs that ended at these losses, at rates that many steps away from one."""
+    made = Proofs(30, 0, Untouched(Start(start, 0.01, 0.001)))
+    noise = 0.001 * np.random.default_rng(0).normal(size=30)
+    made.proofs = [Proof(x * METHOD.proofs.step, end + noise, None) for x, end in sorted(ends.items())]
+    return made
+
+
+def test_a_rate_above_a_cliff_says_nothing_of_how_low_the_best_is() -> None:
+    smooth, cliff = proofs_at({0: 0.5, 1: 0.6}), proofs_at({0: 0.5, 1: 0.99})
+    assert smooth.vertex[0] < 0
+    assert smooth.vertex_with(smooth.vertex[1]) < METHOD.proofs.step / 2
+    assert cliff.vertex[0] == 0
+    assert cliff.vertex_with(0.01) == 0
+
+
+def test_three_proofs_say_how_far_beyond_the_outermost_the_best_may_be() -> None:
+    nearly_flat, steep = proofs_at({0: 0.9, 1: 0.52, 2: 0.5}), proofs_at({0: 0.9, 1: 0.7, 2: 0.5})
+    assert METHOD.proofs.step < nearly_flat.vertex[0] < 2 * METHOD.proofs.step
+    assert steep.vertex[0] == pytest.approx((2 + 1 / 3) * METHOD.proofs.step)
+
+
+def test_an_answer_that_errs_by_more_than_a_basin_is_of_no_high_confidence() -> None:
+    assert find(bowl(), training=1000).confidence == "high"
+    long = find(bowl(), training=100_000)
+    assert long.confidence == "medium"
+    assert any("so much longer" in doubt for doubt in long.doubts)
