@@ -63,11 +63,14 @@ def _holds(optimizer: Optimizer, network: nn.Module) -> bool:
 
 
 def _made(model: Callable[[], nn.Module]) -> nn.Module:
-    with suppress(ValueError):  # no signature to look at
-        try:
-            inspect.signature(model).bind()
-        except TypeError as error:
-            raise InvalidArgument("model", f"must be called without arguments; {error}", model) from None
+    signature = None
+    with suppress(ValueError):  # there is none to look at
+        signature = inspect.signature(model)
+    try:
+        if signature is not None:
+            signature.bind()
+    except TypeError as error:
+        raise InvalidArgument("model", f"must be called without arguments; {error}", model) from None
     network = model()
     if not isinstance(network, nn.Module):
         raise InvalidArgument("model", "must make a torch module", network)

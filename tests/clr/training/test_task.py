@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -5,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from clr.errors import InvalidArgument
 from clr.training.task import Task, accuracy, forward, model_loss, optimizer
@@ -82,6 +85,31 @@ def test_iterations_count_optimizer_steps(batch_size: int, accumulate: int, iter
     assert make(batch_size=batch_size, accumulate=accumulate).iterations_per_epoch == iterations
 
 
+class Endless:
+    """Batches without end, and so without a length."""
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            yield X, Y
+
+
+def test_the_length_of_an_epoch_may_be_given_and_is_kept_through_changes() -> None:
+    assert make(iterations_per_epoch=7, batch_size=4, accumulate=2).iterations_per_epoch == 7
+    given = make(train=Endless(), iterations_per_epoch=7)
+    assert given.changed(accumulate=3).iterations_per_epoch == 7
+    derived = make(batch_size=4)
+    assert (derived.iterations_per_epoch, derived.changed(batch_size=2).iterations_per_epoch) == (5, 10)
+    assert replace(derived, batch_size=2).iterations_per_epoch == 5, "what was read counts as given"
+
+
+def test_data_without_a_length_or_an_end_ask_for_it() -> None:
+    with pytest.raises(InvalidArgument, match=r"train: must have a length.*give iterations_per_epoch="):
+        make(train=Endless()).iterations_per_epoch  # noqa: B018
+    endless = RandomSampler(TensorDataset(X, Y), replacement=True, num_samples=10**12)
+    with pytest.raises(InvalidArgument, match="an epoch of at most 100,000,000 batches; give iterations_per_epoch="):
+        make(train=DataLoader(TensorDataset(X, Y), sampler=endless)).iterations_per_epoch  # noqa: B018
+
+
 def custom(_output: Any, _target: Any) -> float:
     return 0.0
 
@@ -110,6 +138,10 @@ def test_without_validation_data_a_run_is_scored_by_its_loss_whatever_the_metric
     ("changes", "says"),
     [
         ({"batch_size": 0}, "batch_size: must be a whole number, at least 1, but got 0"),
+        ({"iterations_per_epoch": 0}, "iterations_per_epoch: must be a whole number, at least 1, but got 0"),
+        ({"iterations_per_epoch": 2.5}, "iterations_per_epoch: must be a whole number, at least 1, but got 2.5"),
+        ({"clip_value": 0}, "clip_value: must be a number above 0, but got 0"),
+        ({"clip_value": True}, "clip_value: must be a number above 0, but got True"),
         ({"accumulate": -1}, "accumulate: must be a whole number, at least 1, but got -1"),
         ({"clip_norm": 0.0}, "clip_norm: must be a number above 0, but got 0.0"),
         ({"clip_norm": float("nan")}, "clip_norm: must be a number above 0, but got nan"),
