@@ -7,7 +7,7 @@ differs from task to task, so it is measured between the two, as far as two leng
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,27 @@ class Best:
 
     x: float
     deviation: float
+
+
+def at_length(
+    known: Sequence[tuple[float, float, float]],
+    length: float,
+    exponent: float = METHOD.length.exponent,
+    spread: float = METHOD.length.spread,
+) -> Best:
+    """The best rate at one length from those at others, which it goes with as length ** -g.
+
+    Least squares of v = x + g log(N / n) over x, the logarithm of the best rate at length N, and g.
+
+    Args:
+        known: v, n and the standard deviation of v: logarithms of the best rates at other lengths.
+        length: N.
+        exponent, spread: g as it is believed, and the standard deviation of that.
+    """
+    design = np.array([[1 / error, math.log(length / n) / error] for _, n, error in known] + [[0, 1 / spread]])
+    target = np.array([v / error for v, _, error in known] + [exponent / spread])
+    covariance = np.linalg.inv(design.T @ design)
+    return Best(float((covariance @ design.T @ target)[0]), math.sqrt(covariance[0, 0]))
 
 
 def repetition(
@@ -181,11 +202,7 @@ class Evidence:
         return self.second.learnt and away < 0.99 * METHOD.proofs.step
 
     def best(self) -> Best:
-        """The best rate of the training: from proofs of one or two lengths, or from the ramps alone.
-
-        With v the best rates of proofs of n steps, N the training's, and the exponent g believed to be g0 +- s:
-        v = x + g log(N / n), each v as uncertain as one seed is; x by least squares.
-        """
+        """The best rate of the training: from proofs of one or two lengths, or from the ramps alone."""
         of = METHOD.length
         if self.first is None:
             return Best(self.guess, 4 * of.error)
@@ -203,12 +220,7 @@ class Evidence:
             rows.append((seen, self.second.steps, of.error))
         exponent = of.exponent + self.plateau * (of.plateau_exponent - of.exponent)
         spread = of.spread + self.plateau * (of.plateau_spread - of.spread)
-        design = np.array(
-            [[1 / error, math.log(self.training / n) / error] for _, n, error in rows] + [[0, 1 / spread]]
-        )
-        target = np.array([v / error for v, _, error in rows] + [exponent / spread])
-        covariance = np.linalg.inv(design.T @ design)
-        return Best(float((covariance @ design.T @ target)[0]), math.sqrt(covariance[0, 0]))
+        return at_length(rows, self.training, exponent, spread)
 
     def finding(self) -> Finding:
         """The rate for the whole training, its interval and what speaks against it."""
