@@ -20,6 +20,7 @@ from sqlalchemy import (
     CursorResult,
     Delete,
     Engine,
+    Insert,
     MetaData,
     Update,
     create_engine,
@@ -29,11 +30,11 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase, Session, make_transient_to_detached, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.sql.dml import ReturningInsert
 
 from service.store.clock import now_s as now_s
-from service.store.columns import Document, Instant, Words
+from service.store.columns import Document, Instant, Words, to_json
 from service.store.errors import StoreError
 
 VERSION_TABLE = "clr_alembic_version"  # `alembic_version` is Optuna's
@@ -126,7 +127,8 @@ def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
     if url.drivername == "sqlite":
         return _sqlite(url, foreign_keys)
     waiting = {"connect_timeout": CONNECT_TIMEOUT_S}
-    engine = create_engine(url, pool_pre_ping=True, pool_size=POOL, max_overflow=OVERFLOW, connect_args=waiting)
+    pool: dict[str, Any] = {"pool_pre_ping": True, "pool_size": POOL, "max_overflow": OVERFLOW}
+    engine = create_engine(url, **pool, connect_args=waiting, json_serializer=to_json)
 
     @event.listens_for(engine, "connect")
     def _limit_idle_transactions(connection: Any, _record: Any) -> None:
@@ -140,7 +142,8 @@ def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
 def _sqlite(url: URL, foreign_keys: bool) -> Engine:
     Path(str(url.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # sqlite3's own transaction control begins too late for SAVEPOINT and never IMMEDIATE: switched off.
-    engine = create_engine(url, connect_args={"isolation_level": None, "timeout": LOCK_TIMEOUT_S})
+    waiting: dict[str, Any] = {"isolation_level": None, "timeout": LOCK_TIMEOUT_S}
+    engine = create_engine(url, connect_args=waiting, json_serializer=to_json)
 
     @event.listens_for(engine, "connect")
     def _set_pragmas(connection: Any, _record: Any) -> None:
@@ -150,7 +153,9 @@ def _sqlite(url: URL, foreign_keys: bool) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         reading = connection.get_execution_options().get("clr_reading", False)
-        connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if reading else 'OFF'}")
+        if connection.info.get("clr_reading") != reading:
+            connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if reading else 'OFF'}")
+            connection.info["clr_reading"] = reading
         # A transaction that reads first and writes later fails at once when another wrote between: lock at the start.
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
@@ -164,23 +169,34 @@ def changed(session: Session, statement: Update | Delete) -> int:
 
 
 def insert_row(session: Session, model: type[Base], **values: Any) -> None:
-    """Insert a row whose object nobody asks for: a quarter of what the unit of work takes."""
-    session.execute(insert(model.__table__), values)  # type: ignore[arg-type]  # a declared model's is a table
+    """Insert a row whose object nobody asks for, past the unit of work, which takes several times as long."""
+    session.connection().execute(_insertion(model), values)
 
 
 def insert_object(session: Session, model: type[Stored], **values: Any) -> Stored:
-    """Insert a row; its object as the database has it, at half of what the unit of work takes."""
-    row = session.execute(_inserting(model, tuple(values)), values).one()
-    stored = model(**values, **row._mapping)
-    make_transient_to_detached(stored)
-    session.add(stored)
-    return stored
+    """Insert a row, likewise; its object as the database has it. The session does not know it."""
+    statement, values = _returning(model), _defaults(model) | values
+    row = session.connection().execute(statement, values).one()
+    return model(**values, **row._mapping)
 
 
 @cache  # to make it takes longer than to run it
-def _inserting(model: type[Base], given: tuple[str, ...]) -> ReturningInsert[Any]:
+def _insertion(model: type[Base]) -> Insert:
+    return insert(model.__table__).inline()  # type: ignore[arg-type]  # a declared model's is a table
+
+
+@cache
+def _returning(model: type[Base]) -> ReturningInsert[Any]:
+    """An insert that gives back what the database itself fills in."""
     table: Any = model.__table__
-    return insert(table).returning(*(column for column in table.c if column.name not in given))
+    return insert(table).returning(*(column for column in table.c if column.name not in _defaults(model)))
+
+
+@cache
+def _defaults(model: type[Base]) -> dict[str, Any]:
+    """What is not the database's to fill in, by column."""
+    columns = [column for column in model.__table__.c if column.default is None or column.default.is_scalar]
+    return {column.name: getattr(column.default, "arg", None) for column in columns}
 
 
 def upsert(session: Session, model: type[Base], key: str, **values: Any) -> None:
