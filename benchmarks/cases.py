@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import clr
-from benchmarks import kinds, unseen
+from benchmarks import kinds, small, unseen
 from clr.schedules.cycles import TrainingLength
 from clr.tasks.cifar10_files import read
 from clr.tasks.fashion_mnist import DEBIAN
@@ -199,7 +199,18 @@ UNSEEN = {
 }
 """Tasks that were written down before anything was measured on them, and that nothing was chosen on."""
 
+SEARCHED = {
+    case.name: case
+    for case in (
+        Case("spirals_nesterov", small.spirals, of_steps(620, 62), 0.0025, floor=1 / 3),
+        Case("digits_conv_adam", small.digits_convolution, of_steps(180, 18), 5e-4),
+        Case("letters_adamw", small.next_letter, of_steps(750, 375), 5e-4, floor=-3.2578),
+        Case("lenet_sgdm", small.lenet, of_steps(312, 156), 0.001),
+    )
+}
+"""Tasks for the figures of the search, which nothing was chosen on."""
+
 SHORT = [case.name for case in CASES.values() if not case.long]
 """The open tasks."""
 
-CASES |= OTHER | FRESH | UNSEEN
+CASES |= OTHER | FRESH | UNSEEN | SEARCHED
