@@ -6,15 +6,15 @@
 Each method on three search seeds:
 
 - ``clr``: what ``clr.recommend`` says at the end of a job of so many trainings; a job of its own for each budget.
-- ``clr_former``: a job that is given the numbers that were the defaults once: 20 trials, and three seeds for the best, the
-  range test's own, and three baselines.
+- ``clr_former``: a job that is given the numbers that were the defaults once: 20 trials, and three seeds for the best,
+  the range test's own, and three baselines.
 - ``optuna_fixed``: Optuna's TPE over one fixed rate, log-uniform from 1e-5 to 1; 12 whole trainings.
 - ``optuna_clr``: TPE over base_lr, max_lr (both log-uniform from 1e-5 to 1) and step_size (from a twentieth of the
   training to half of it) of CyclicLR, MedianPruner on ten metrics a trial; as many trials as 12 trainings pay for.
 
-What a method recommends is trained on five fresh seeds that neither the search nor the grid has seen, and so is the best
-schedule of benchmarks.quality's grid, the reference. The gap is in per cent of (reference - constant predictor), its
-standard error that of the difference of the two means; no answer counts as the constant predictor. Fragile is the
+What a method recommends is trained on five fresh seeds that neither the search nor the grid has seen, and so is the
+best schedule of benchmarks.quality's grid, the reference. The gap is in per cent of (reference - constant predictor),
+its standard error that of the difference of the two means; no answer counts as the constant predictor. Fragile is the
 recommendation whose worst seed lies furthest below its mean, in the same per cent.
 """
 
@@ -190,7 +190,9 @@ def measured(farm: Farm, name: str) -> dict[tuple[str, int], dict[str, Any]]:
     case, found = CASES[name], recommended(farm, name)
     max_lr, ratio, cycles = reference(farm, case)["setting"]
     best = case.length.propose(max_lr, ratio, cycles)
-    (top,) = fresh_scores(farm, case, [[best.policy, best.base_lr, best.max_lr, best.step_size_up, best.step_size_down]])
+    (top,) = fresh_scores(
+        farm, case, [[best.policy, best.base_lr, best.max_lr, best.step_size_up, best.step_size_down]]
+    )
     rows = {
         key: fresh_scores(farm, case, [None if step is None else step["run"] for step in steps])
         for key, steps in found.items()

@@ -87,9 +87,7 @@ def lenet_network() -> nn.Module:
 def lenet() -> Task:
     """LeNet-5 on a part of Fashion-MNIST under SGD with momentum."""
     pictures: Task = clr.load_task("fashion-mnist", train_size=10_000, val_size=2_000)
-    return Task(
-        model=lenet_network, train=pictures.train, val=pictures.val, loss=F.cross_entropy, metric="accuracy"
-    )
+    return Task(model=lenet_network, train=pictures.train, val=pictures.val, loss=F.cross_entropy, metric="accuracy")
 
 
 def constant_loss(target: Tensor) -> float:

@@ -3,10 +3,10 @@
     python -m benchmarks.verdicts                             # the four short tasks
     python -m benchmarks.verdicts digits_mlp_sgdm --searches 5
 
-Each search is a job of its own. What it recommends, a fixed rate and one cycle, at the rates that the job trained them at,
-are trained again on twenty fresh seeds that all three share, and judged by the same rule: ahead, no difference, behind.
-The job's verdict agrees where it is the same, is reversed where it is the other way round, and is missing where the job
-did not train that baseline.
+Each search is a job of its own. What it recommends, a fixed rate and one cycle, at the rates that the job trained them
+at, are trained again on twenty fresh seeds that all three share, and judged by the same rule: ahead, no difference,
+behind. The job's verdict agrees where it is the same, is reversed where it is the other way round, and is missing where
+the job did not train that baseline.
 """
 
 from collections import Counter
@@ -102,7 +102,8 @@ def compared(farm: Farm, name: str, search: int) -> dict[str, tuple[str | None, 
     race = Race(entrants, direction, job["floor"])
     winner = entrants[0]
     return {
-        one.name: (job["verdicts"].get(one.name, {}).get("verdict"), _verdict(race, winner, one)) for one in entrants[1:]
+        one.name: (job["verdicts"].get(one.name, {}).get("verdict"), _verdict(race, winner, one))
+        for one in entrants[1:]
     }
 
 

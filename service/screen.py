@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clr.tuning.recommendation import better_alternatives
+
 
 def data(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
@@ -90,9 +92,8 @@ def recommendation(found: Mapping[str, Any], as_json: bool) -> None:
         data(found)
         return
     console = Console(soft_wrap=True)
-    for other in found.get("alternatives") or []:
-        if other["better"]:
-            console.print(Text(f"{other['name']} did better on the same seeds; its lines:\n{other['python']}"))
+    for other in better_alternatives(found):
+        console.print(Text(f"{other['name']} did better on the same seeds; its lines:\n{other['python']}"))
     console.print(_bounds(found))
     if found.get("evidence"):
         console.print(_runs(found["evidence"]))

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session as Transaction
 
 from clr.run import Point
 from clr.trials.study import StudyMirror
-from clr.tuning.session import Order, Session, Stage, ToldRun, Waiting
+from clr.tuning.orders import Order, Stage, ToldRun, Waiting
+from clr.tuning.session import Session
 from service.store import jobs, recommendations, runs
 from service.store.database import Database
 from service.store.jobs import Lease
@@ -85,6 +86,7 @@ class Runs:
         self._flights: dict[Stream, _Flight] = {}
         self._renewed = self._written = 0.0
         self._said: dict[str, Any] | None = None
+        self._range_test_is_told = False
         self._stage: Stage | None = None
 
     def carry_out(self, session: Session, mirror: StudyMirror) -> None:
@@ -261,8 +263,9 @@ class Runs:
         said = {name: value for name, value in document.items() if name != "cost"}
         if said != self._said or over:
             with self.database.begin() as session:
-                if self._said is None and self.session.range_test is not None:
+                if self.session.range_test is not None and not self._range_test_is_told:
                     jobs.set_range_test(session, self.lease, self.session.range_test.to_dict())
+                    self._range_test_is_told = True
                 optimizer = recommendations.optimizer_of(self.session.trained_with)
                 recommendations.put(session, self.lease, document, task=self.session.spec.task, optimizer=optimizer)
             self._said = said

@@ -10,10 +10,11 @@ from clr.errors import ProgramDied
 from clr.run import Direction, Point, Run
 from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec, checked
+from clr.tuning.orders import Order, Training
 from clr.tuning.progress import Progress
 from clr.tuning.recommendation import Recommendation
 from clr.tuning.sequential import ATTEMPTS, carry_out
-from clr.tuning.session import Order, Session, Training
+from clr.tuning.session import Session
 
 LARGEST_SCRIPT = 2**20
 """Bytes of a file named in the command up to which its content is part of what is tuned; a larger one is data."""

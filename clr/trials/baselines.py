@@ -79,6 +79,16 @@ _SETTING = 'for group in optimizer.param_groups:\n    group["lr"] = {lr!r}\n'
 _SETTING_EACH = 'for group, lr in zip(optimizer.param_groups, {lr!r}):\n    group["lr"] = lr\n'
 
 
+def did_better(name: str, lr: float) -> str:
+    """How the warning begins that a baseline did clearly better than what is recommended.
+
+    Args:
+        name: of the baseline.
+        lr: its highest rate.
+    """
+    return f"{name} at {lr:.3g} did better by "
+
+
 def lines(name: str, lr: float | list[float], steps: int) -> str:
     """Lines to paste that train by a baseline.
 

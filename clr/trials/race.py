@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 
 from clr.run import Direction, Run
 from clr.schedules.cycles import Candidate, TrainingLength
-from clr.trials.baselines import BASELINES
+from clr.trials.baselines import BASELINES, did_better
 
 SEED_NOISE = 0.01
 """Standard deviation from seed to seed, as a share of what a training gains over an untrained network, before any was
@@ -101,6 +101,11 @@ class Race:
     def own(self) -> Entrant:
         """The range test's own schedule."""
         return self.entrants[0]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was trained."""
+        return any(one.values for one in self.entrants)
 
     @property
     def gain(self) -> float:
@@ -300,7 +305,7 @@ def verdict(race: Race, winner: Entrant, baselines: Sequence[Entrant]) -> tuple[
         return "no baseline was run", []
     leads = {one.name: race.lead(winner, one) for one in baselines}
     warnings = [
-        f"{one.name} at {one.lr:.3g} did better by {-lead.difference:.3g} +- {lead.error:.2g}"
+        f"{did_better(one.name, one.lr or 0.0)}{-lead.difference:.3g} +- {lead.error:.2g}"
         for one in baselines
         if (lead := leads[one.name]) is not None and lead.counts and lead.difference < 0
     ]

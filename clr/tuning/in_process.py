@@ -13,9 +13,10 @@ from clr.run import Curve, Direction, Point, fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import CyclicPolicy, JobSpec, RangeTestSpec, SearchSpec, checked
 from clr.trials.study import Study
+from clr.tuning.orders import Training
 from clr.tuning.recommendation import Recommendation, reasons_of_groups
 from clr.tuning.sequential import carry_out
-from clr.tuning.session import Session, Training
+from clr.tuning.session import Session
 
 if TYPE_CHECKING:
     import optuna

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from rich import progress
 from rich.console import Console
 
-from clr.tuning.session import Order, Session
+from clr.tuning.orders import Order
+from clr.tuning.recommendation import PROVISIONAL, Recommendation
+from clr.tuning.session import Session
 
 Progress = Callable[[Session, Order | None], None]
 """Called with a session as it goes on, and with the run that went on; None at its start and its end."""
@@ -71,10 +73,11 @@ class Bar:
         found = session.recommendation
         if found is not None and (found.base_lr, found.max_lr) != self._told:
             self._told = found.base_lr, found.max_lr
-            self._console.print(_sentence(found.base_lr, found.max_lr, found.confidence), highlight=False)
+            self._console.print(_sentence(found), highlight=False)
 
 
-def _sentence(base_lr: float | None, max_lr: float | None, confidence: str) -> str:
-    if base_lr is None or max_lr is None:
+def _sentence(found: Recommendation) -> str:
+    if found.base_lr is None or found.max_lr is None:
         return "inconclusive: no bounds"
-    return f"base_lr {base_lr:.3g}, max_lr {max_lr:.3g} ({confidence} confidence)"
+    sure = "provisional" if PROVISIONAL in found.reasons else f"{found.confidence} confidence"
+    return f"base_lr {found.base_lr:.3g}, max_lr {found.max_lr:.3g} ({sure})"

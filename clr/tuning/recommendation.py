@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clr.errors import InvalidArgument
 from clr.range_tests.bounds import Bounds, Confidence
 from clr.schedules.cycles import Candidate
+from clr.trials.baselines import did_better
 from clr.tuning import formats
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
 Source = Literal["range_test", "search", "confirm"]
+
+PROVISIONAL = "provisional: the range test goes on"
+"""The first reason of a recommendation that is made before the range test has ended."""
 
 TORCH_MODES = {"triangular": "triangular", "triangular2": "triangular2", "exp_range_amplitude": "exp_range"}
 """What torch calls the policies it has. Its exp_range is not the paper's."""
@@ -216,8 +220,7 @@ class Recommendation:
         return "".join(
             f"# clr: {other['name']} at {other['lr']:.3g} did clearly better on the same seeds; its lines:\n"
             + "".join(f"#   {line}\n" for line in other["python"].strip().splitlines())
-            for other in self.alternatives
-            if other["better"]
+            for other in better_alternatives(self.to_dict())
         )
 
     def to_yaml(self) -> str:
@@ -259,6 +262,13 @@ def reasons_of_groups(optimizer: Mapping[str, Any] | None) -> list[str]:
         f"the parameter groups kept the proportions of their rates, {listed} times these: clr.scheduler keeps them "
         "too, CyclicLR takes a list for each bound"
     ]
+
+
+def better_alternatives(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those alternatives of a recommendation, as a document, that its warnings say did clearly better."""
+    warnings = document.get("warnings") or ()
+    said = [(other, did_better(other["name"], other["lr"])) for other in document.get("alternatives") or ()]
+    return [other for other, sentence in said if any(warning.startswith(sentence) for warning in warnings)]
 
 
 def _known(kind: Any, document: Mapping[str, Any]) -> dict[str, Any]:

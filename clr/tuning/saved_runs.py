@@ -11,7 +11,8 @@ from pathlib import Path
 from clr.errors import InvalidArgument
 from clr.run import Point, Run
 from clr.trials.study import StudyMirror, stored_in
-from clr.tuning.session import Order, Session, ToldRun
+from clr.tuning.orders import Order, ToldRun
+from clr.tuning.session import Session
 
 TABLE = """\
 CREATE TABLE IF NOT EXISTS saved_runs (

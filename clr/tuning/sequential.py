@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from clr.errors import ProgramDied
 from clr.run import Point
+from clr.tuning.orders import Order, Over, Waiting
 from clr.tuning.saved_runs import SavedRuns
-from clr.tuning.session import Order, Over, Session, Waiting
+from clr.tuning.session import Session
 
 if TYPE_CHECKING:
     from clr.tuning.progress import Progress

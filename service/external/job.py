@@ -11,7 +11,8 @@ from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
 from clr.trials.study import StudyMirror
 from clr.tuning.cost import trainings_of_stages
-from clr.tuning.session import Over, Session
+from clr.tuning.orders import Over
+from clr.tuning.session import Session
 from service.store import jobs, recommendations, runs, sessions, studies
 from service.store.database import Database
 from service.store.errors import Conflict, NotFound

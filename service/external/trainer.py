@@ -7,7 +7,7 @@ from typing import Any
 from clr.errors import InvalidArgument
 from clr.run import Run
 from clr.schedules.cycles import rate_of
-from clr.tuning.session import Advice, Order, Waiting
+from clr.tuning.orders import Advice, Order, Waiting
 from service.external.job import ExternalJob, attending
 from service.external.reports import LARGEST, Ended, OrderedRun, RunPoint
 from service.store import audit, runs

@@ -12,7 +12,7 @@ from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
 from clr.tuning.cost import trainings_of_stages
 from clr.tuning.formats import FORMATS
-from clr.tuning.recommendation import Recommendation
+from clr.tuning.recommendation import PROVISIONAL, Recommendation, better_alternatives
 from service import actions
 from service.cursors import NumberCursor, split
 from service.pages.new import SentForm
@@ -61,6 +61,8 @@ def page(
         metric=job.metric,
         range_test=job.range_test,
         found=document,
+        provisional=document is not None and PROVISIONAL in document["reasons"],
+        better=better_alternatives(document or {}),
         snippet=Recommendation.from_dict(document).to_python() if document else None,
         pictures=_pictures(job, found, tally),
         scatter=scatter(sampled, job.direction, job.metric or "value"),

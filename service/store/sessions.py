@@ -6,7 +6,8 @@ from clr.range_tests.bounds import Bounds
 from clr.run import Point, Run
 from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
-from clr.tuning.session import Order, Session, ToldRun, Training
+from clr.tuning.orders import Order, ToldRun, Training
+from clr.tuning.session import Session
 from service.store import recommendations, runs
 from service.store.models import Job, RunRow
 

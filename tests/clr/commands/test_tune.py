@@ -15,7 +15,8 @@ from clr.commands.program import Program
 from clr.commands.tune import tune
 from clr.errors import BrokenProgram, InvalidArgument, ProgramDied
 from clr.extras import EXTRAS
-from clr.tuning.session import Order, Session
+from clr.tuning.orders import Order
+from clr.tuning.session import Session
 from tests.clr.test_extras import ALSO_OF_THE_LIBRARY, python
 from tests.conftest import started
 

@@ -14,7 +14,7 @@ from clr.schedules.cycles import TrainingLength
 from clr.schedules.policies import CYCLIC, schedule
 from clr.tasks import load_task
 from clr.tasks.networks import mlp
-from clr.trials.baselines import BASELINES, lines
+from clr.trials.baselines import BASELINES, did_better, lines
 from clr.tuning.formats import WRITERS
 from clr.tuning.recommendation import TORCH_MODES, Evidence, Recommendation, SpentCost
 
@@ -23,8 +23,9 @@ BUDGET = TrainingLength(4, 10)
 RUNS = [{"name": "recommended", "mean": 0.9, "std": 0.01}, {"name": "fixed", "lr": 0.1, "mean": 0.8, "std": 0.02}]
 
 USED = {"optimizer": {"name": "SGD", "args": {"momentum": 0.9}}, "batch_size": 64}
-BETTER = {"name": "one_cycle", "lr": 0.25, "mean": 0.95, "better": True, "python": "import torch\n\nscheduler = None\n"}
-WORSE = {"name": "fixed", "lr": 0.1, "mean": 0.8, "better": False, "python": "scheduler = 1\n"}
+BETTER = {"name": "one_cycle", "lr": 0.25, "mean": 0.95, "python": "import torch\n\nscheduler = None\n"}
+WORSE = {"name": "fixed", "lr": 0.1, "mean": 0.8, "python": "scheduler = 1\n"}
+AHEAD = [f"{did_better('one_cycle', 0.25)}0.05 +- 0.01"]
 
 CONTRACT = [
     *(
@@ -241,7 +242,7 @@ def test_a_document_from_before_it_told_what_was_trained_with_is_read() -> None:
 
 def test_what_is_pasted_says_first_which_other_schedule_did_clearly_better() -> None:
     assert (
-        make(alternatives=[BETTER, WORSE]).to_python()
+        make(alternatives=[BETTER, WORSE], warnings=AHEAD).to_python()
         == (
             "# clr: one_cycle at 0.25 did clearly better on the same seeds; its lines:\n"
             "#   import torch\n"

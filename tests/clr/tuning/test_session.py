@@ -12,7 +12,9 @@ from clr.range_tests.bounds import Bounds
 from clr.run import Curve, Point, Run
 from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
-from clr.tuning.session import Order, Over, Session, ToldRun, Training, Waiting
+from clr.tuning.orders import Order, Over, ToldRun, Training, Waiting
+from clr.tuning.recommendation import PROVISIONAL
+from clr.tuning.session import Session
 from tests.clr.simulated import EDGE_OF_STABILITY, Simulate, bowl
 
 LENGTH = TrainingLength(20, 50)
@@ -47,7 +49,7 @@ def finish(
 def test_a_default_job_costs_six_trainings_at_most_and_compares_its_answer() -> None:
     session = make()
     orders = finish(session, bowl())
-    assert session.steps <= 6 * LENGTH.steps
+    assert session.steps_so_far <= 6 * LENGTH.steps
     assert [order.stage for order in orders] == sorted(
         (order.stage for order in orders), key=["range_test", "search"].index
     )
@@ -66,7 +68,7 @@ def test_a_default_job_costs_six_trainings_at_most_and_compares_its_answer() -> 
 def test_no_job_costs_more_than_its_budget(budget: float, seed: int) -> None:
     session = make(budget=budget, seed=seed)
     finish(session, bowl())
-    assert session.steps <= max(1.0, budget * LENGTH.steps)
+    assert session.steps_so_far <= max(1.0, budget * LENGTH.steps)
 
 
 @settings(deadline=None, max_examples=15)
@@ -81,6 +83,36 @@ def test_a_session_broken_off_anywhere_goes_on_to_the_same_end(after: int, with_
     again.restore(told)
     finish(again, bowl())
     assert whole.recommendation == again.recommendation
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_first_bounds_come_before_the_range_test_has_ended_and_say_that_they_are_provisional(seeds: int) -> None:
+    session = make(range_test={"seeds": seeds, "epochs": 60}, budget=6)
+    found = None
+    while found is None:
+        finish(session, bowl(), stop_after=1)
+        found = session.recommendation
+    assert session.bounds is None
+    assert found.max_lr is not None
+    assert found.max_lr < 2 * EDGE_OF_STABILITY
+    assert (found.source, found.confidence, found.reasons[0]) == ("range_test", "low", PROVISIONAL)
+    finish(session, bowl())
+    assert session.recommendation is not None
+    assert PROVISIONAL not in session.recommendation.reasons
+
+
+def test_a_limit_that_strikes_within_the_range_test_leaves_its_first_bounds() -> None:
+    session = make()
+    while session.recommendation is None:
+        finish(session, bowl(), stop_after=1)
+    session.limit("limits.max_seconds = 5")
+    found = session.recommendation
+    assert found is not None
+    assert found.max_lr is not None
+    assert (found.confidence, found.reasons[0]) == (
+        "low",
+        "limits.max_seconds = 5 was reached before the range test ended",
+    )
 
 
 def test_given_numbers_are_kept_to() -> None:
@@ -157,7 +189,7 @@ def test_runs_in_the_hands_of_trainers_are_not_ordered_again() -> None:
 def test_max_steps_is_never_passed_and_what_was_found_until_then_is_recommended() -> None:
     session = make(limits={"max_steps": 3 * LENGTH.steps})
     finish(session, bowl())
-    assert session.steps <= 3 * LENGTH.steps
+    assert session.steps_so_far <= 3 * LENGTH.steps
     found = session.recommendation
     assert found is not None
     assert found.max_lr is not None
@@ -191,7 +223,7 @@ def test_a_recorded_ramp_takes_the_place_of_the_range_test() -> None:
     bounds = Bounds(0.01, 0.1, {"base_lr": (0.005, 0.03), "max_lr": (0.05, 0.2)}, "medium")
     session = Session(JobSpec(task="mine"), TRAINING, recorded=bounds, recorded_steps=LENGTH.steps)
     assert {order.stage for order in finish(session, bowl())} == {"search"}
-    assert session.steps <= 6 * LENGTH.steps
+    assert session.steps_so_far <= 6 * LENGTH.steps
 
 
 def test_a_budget_that_holds_few_trainings_shortens_them_and_says_so() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from clr.trials.baselines import did_better
 from service.pages.page import FOLDER
 from service.store import jobs
 
@@ -113,9 +114,10 @@ def test_a_baseline_that_won_is_shown_with_its_own_lines(
 ) -> None:
     job_id = submit()["id"]
     worker.claim()
-    other = {"name": "one_cycle", "lr": 0.1, "mean": 0.99, "better": True, "python": "OneCycleLR(...)"}
-    lesser = {"name": "fixed", "lr": 0.05, "mean": 0.9, "better": False, "python": "not shown"}
-    worker.recommend(recommendation | {"job_id": job_id, "alternatives": [other, lesser]})
+    other = {"name": "one_cycle", "lr": 0.1, "mean": 0.99, "python": "OneCycleLR(...)"}
+    lesser = {"name": "fixed", "lr": 0.05, "mean": 0.9, "python": "not shown"}
+    warnings = [f"{did_better('one_cycle', 0.1)}0.09 +- 0.01"]
+    worker.recommend(recommendation | {"job_id": job_id, "alternatives": [other, lesser], "warnings": warnings})
     page = text(client.get(f"/jobs/{job_id}"))
     assert "Instead: one cycle at 0.1, mean 0.99" in page
     assert "OneCycleLR(...)" in page

@@ -8,6 +8,7 @@ import httpx
 import pytest
 import yaml
 
+from clr.trials.baselines import did_better
 from clr.tuning.formats import FORMATS
 from clr.tuning.recommendation import Recommendation
 from service.store import jobs
@@ -180,8 +181,9 @@ def test_a_recommendation_comes_as_json_python_and_yaml(
     job_id = submit()["id"]
     worker.claim()
     used = {"optimizer": {"name": "SGD", "args": {"momentum": 0.9}}, "batch_size": 64}
-    other = {"name": "one_cycle", "lr": 0.1, "mean": 0.9, "better": True, "python": "scheduler = None\n"}
-    stored = recommendation | used | {"job_id": job_id, "alternatives": [other]}
+    other = {"name": "one_cycle", "lr": 0.1, "mean": 0.9, "python": "scheduler = None\n"}
+    warnings = [f"{did_better('one_cycle', 0.1)}0.09 +- 0.01"]
+    stored = recommendation | used | {"job_id": job_id, "alternatives": [other], "warnings": warnings}
     document = Recommendation.from_dict(stored).to_dict()
     worker.recommend(document)
     path = f"/v1/jobs/{job_id}/recommendation"

@@ -1,0 +1,291 @@
+"""The course of a job: range test, trials or a race, comparison, and a race more for each extension.
+
+It is asked for one block of runs after the other; when a block is over, what its runs recorded decides what follows.
+"""
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import floor
+from typing import Any
+
+from clr.range_tests.bounds import Bounds
+from clr.range_tests.plan import RangeTest, range_test_plan
+from clr.run import Curve, fresh_seeds
+from clr.schedules.cycles import Candidate, TrainingLength
+from clr.spec import JobSpec
+from clr.trials.race import Entrant, Heat, Race, baseline_entrant, entrant_of, field_size, race_plan
+from clr.trials.study import Study
+from clr.tuning.blocks import Block, Heats, Trials
+from clr.tuning.cost import FINALISTS, planned
+from clr.tuning.field import Field, baselines_of
+from clr.tuning.orders import Stage, Training
+from clr.tuning.recommendation import Source
+
+ENOUGH_CANDIDATES = 3
+"""Trainings of a search that are worth having; where the budget does not hold them, each is shorter."""
+
+SHORTEST_TRIAL = 1 / 4
+"""Share of the training below which a shorter one says nothing of it: the best rate moves with the length."""
+
+Blocks = Generator[Block, None, None]
+
+
+class Course:
+    """What a job does next, and what it knows by then.
+
+    Args:
+        spec, training, extensions, earlier, recorded, recorded_steps: as a ``Session``'s.
+    """
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        training: Training,
+        extensions: Sequence[float],
+        earlier: Iterable[Mapping[str, Any]],
+        recorded: Bounds | None,
+        recorded_steps: int,
+    ) -> None:
+        self.spec, self.training, self.extensions = planned(spec), training, extensions
+        self.steps = recorded_steps
+        """Of all runs that have ended."""
+        self.range_test: RangeTest | None = None
+        self.study: Study | None = None
+        self.race: Race | None = None
+        self.bounds = recorded
+        """What the range test says; None until it has ended."""
+        self._first_bounds: Bounds | None = None
+        self.found: Candidate | None = None
+        """The schedule for the whole training that is the best so far."""
+        self.reasons: list[str] = []
+        self.source: Source = "range_test"
+        self.trial_length = training.length
+        self._earlier = list(earlier)
+
+    @property
+    def left(self) -> float:
+        """Steps of the budget that are not spent."""
+        assert self.spec.budget is not None
+        return self.spec.budget * self.training.length.steps - self.steps
+
+    def blocks(self) -> Blocks:
+        """All that is trained, block by block."""
+        if self.bounds is None:
+            yield from self._range_test()
+        assert self.bounds is not None
+        self.found = self.bounds.candidate(self.training.length)
+        if self.found is None or self.spec.search is None:
+            return
+        if self.spec.search.trials is not None:
+            yield from self._trials(self.spec.search.trials)
+            yield from self._comparison()
+        else:
+            yield from self._race(self.left, "search")
+        for number, trainings in enumerate(self.extensions, 1):
+            stage: Stage = "search" if self.spec.search.trials is None else "confirm"
+            yield from self._race(trainings * self.training.length.steps, stage, number)
+
+    # the range test
+
+    def _range_test(self) -> Blocks:
+        assert self.spec.budget is not None
+        length = self.training.length
+        most = max(1, int(self.spec.budget * length.steps + 1e-9))
+        most = min(most, self.spec.limits.max_steps or most)
+        direction = self.training.direction
+        plan = range_test_plan(length, self.spec.range_test, self.spec.seed, most, self._tell, direction)
+        sent: list[Curve] | None = None
+        while True:
+            try:
+                runs = plan.send(sent)  # type: ignore[arg-type]  # None starts a generator
+            except StopIteration as stop:
+                self.range_test = stop.value
+                self.bounds = stop.value.bounds
+                return
+            shown = [(run, {"policy": run.policy, "max_lr": run.max_lr, "seed": run.seed}) for run in runs]
+            block = Block("range_test", shown)
+            yield block
+            sent = [told.curve for told in block.ended]
+
+    def _tell(self, bounds: Bounds) -> None:
+        self._first_bounds = bounds
+
+    def bounds_so_far(self, reason: str) -> Bounds:
+        """What a range test says that has not ended, for that reason; inconclusive where it says nothing yet."""
+        first = self._first_bounds
+        if first is None or first.max_lr is None:
+            return Bounds.inconclusive(reason)
+        return replace(first, confidence="low", reasons=[reason, *first.reasons])
+
+    def settle_range_test(self, reason: str) -> None:
+        """Take in what the range test says until now: there will be no more of it."""
+        self.bounds = self.bounds_so_far(reason)
+        self.found = self.bounds.candidate(self.training.length)
+
+    # trials, and their comparison
+
+    def _trials(self, trials: int) -> Blocks:
+        """The trials that were asked for, on one seed; the best is a finalist beside the range test's own."""
+        search = self.spec.search
+        assert search is not None
+        self.trial_length = TrainingLength(search.epochs or self.spec.epochs, self.training.length.iterations_per_epoch)
+        self.study = self._new_study()
+        self.study.begin(trials)
+        (seed,) = fresh_seeds(self.spec.seed, "search", 1)
+        block = Trials(self.study, trials, seed)
+        yield block
+        self._settle_trials(block)
+
+    def _settle_trials(self, block: Trials) -> None:
+        sign = 1 if self.training.direction == "maximize" else -1
+        scored = [told for told in block.ended if told.value is not None]
+        ended = [told for told in block.ended if told.state != "pruned"]
+        self.source = "search"
+        if scored:
+            best = max(scored, key=lambda told: sign * (told.value or 0.0))
+            self.found = self.training.length.stretch(_candidate(best.order.params))
+        elif ended and all(told.value is None for told in ended):
+            self._give_up([told.order.run.max_lr for told in ended])
+
+    def _comparison(self) -> Blocks:
+        """Finalists and baselines on fresh seeds: as many as were asked for, or a race within the budget."""
+        confirm = self.spec.confirm
+        if confirm is None or self.bounds is None or self.found is None:
+            return
+        own = self.bounds.candidate(self.training.length)
+        assert own is not None
+        finalists = [entrant_of(one) for one in list(dict.fromkeys([own, self.found]))[1:FINALISTS]]
+        if confirm.seeds is None:
+            yield from self._race(self.left, "confirm", extra=finalists)
+            return
+        baselines = [baseline_entrant(name, own.max_lr, self.training.length) for name in baselines_of(self.spec)]
+        entrants = [entrant_of(own, "recommended"), *finalists, *baselines]
+        self.race = Race(entrants, self.training.direction, self._floor)
+        seeds = fresh_seeds(self.spec.seed, "confirm", confirm.seeds)
+        heats = [Heat(one.make(seed), one.params, one) for one in entrants for seed in seeds]
+        assert self.study is not None
+        block = Heats("confirm", heats, self.study)
+        yield block
+        for heat, told in zip(heats, block.ended, strict=True):
+            heat.entrant.values[heat.run.seed] = told.value
+        self._settle_race("confirm")
+
+    # the race
+
+    def _race(self, left: float, stage: Stage, extension: int = 0, extra: Sequence[Entrant] = ()) -> Blocks:
+        """A race of candidates and baselines over fresh seeds, as far as ``left`` steps go."""
+        if self.found is None:
+            return
+        if self.race is None or extension == 0:
+            self.trial_length = self._affordable_length(left)
+        trainings = floor(left / self.trial_length.steps + 1e-9)
+        size = field_size(trainings)
+        if size < 2:
+            self.reasons.append("the budget leaves no room to train the range test's answer beside others")
+            return
+        self.study = self.study or self._new_study()
+        assert self.bounds is not None
+        field = Field(self.spec, self.bounds, self.trial_length, self.study)
+        earlier = self.race if extension else None
+        starters = field.first(size, extra) if earlier is None else field.again(earlier, size)
+        entrants = list(dict.fromkeys([*(earlier.entrants if earlier else ()), *starters]))
+        race = self.race = Race(entrants, self.training.direction, self._floor)
+        used = len({seed for one in entrants for seed in one.values})
+        seeds = fresh_seeds(self.spec.seed, "race", used + trainings)[used:]
+        plan = race_plan(race, starters, trainings, seeds, field.safer)
+        values: list[float | None] | None = None
+        while True:
+            try:
+                heats = plan.send(values)  # type: ignore[arg-type]
+            except StopIteration:
+                break
+            block = Heats(stage, heats, self.study)
+            yield block
+            values = [told.value for told in block.ended]
+        spent = sum(len(set(one.values) & set(seeds)) for one in race.entrants)
+        if race.is_decided and spent < trainings:
+            self.reasons.append(
+                f"stopped after {spent} of {trainings} trainings: no other was expected to change the answer"
+            )
+        self._settle_race(stage)
+
+    def _affordable_length(self, left: float) -> TrainingLength:
+        """Of a trial: the whole training, or as long as three of them may be."""
+        assert self.spec.search is not None
+        whole = self.training.length
+        if self.spec.search.epochs is not None:
+            return TrainingLength(self.spec.search.epochs, whole.iterations_per_epoch)
+        share = left / (ENOUGH_CANDIDATES * whole.steps)
+        if not SHORTEST_TRIAL <= share < 1.0:
+            return whole
+        self.reasons.append(f"trained beside others for {share:.0%} of the epochs, which the budget allows")
+        return TrainingLength(share * whole.epochs, whole.iterations_per_epoch)
+
+    def _settle_race(self, stage: Stage) -> None:
+        """What the race says: the winner, and what the others did beside it."""
+        assert self.race is not None
+        self.source = "confirm" if stage == "confirm" else "search"
+        winner = self.race.winner
+        if winner is None or winner.candidate is None:
+            raced = [one.candidate.max_lr for one in self.race.entrants if one.candidate is not None and one.values]
+            self._give_up(raced)
+            return
+        self.found = self._whole(winner.candidate)
+        if winner is not self.race.own:
+            lead = self.race.lead(winner, self.race.own)
+            by = "on seeds where it diverged" if lead is None else f"by {lead.difference:.3g} +- {lead.error:.2g}"
+            self.reasons.append(f"ahead of the range test's own max_lr {self.race.own.params['max_lr']:.3g} {by}")
+
+    def _whole(self, candidate: Candidate) -> Candidate:
+        """The same for the whole training, with as many cycles as the range test's own where it has as many here."""
+        assert self.bounds is not None
+        own, whole = self.bounds.candidate(self.trial_length), self.bounds.candidate(self.training.length)
+        if own is None or whole is None or candidate.cycles != own.cycles:
+            return self.training.length.stretch(candidate)
+        ratio = candidate.max_lr / candidate.base_lr
+        return self.training.length.propose(candidate.max_lr, ratio, whole.cycles, candidate.policy, candidate.rise)
+
+    # what all of them need
+
+    def settle(self, block: Block | None) -> None:
+        """Take in what was found until now, in the middle of a block."""
+        if isinstance(block, Trials) and block.told:
+            self._settle_trials(block)
+        elif self.race is not None and self.race.has_begun:
+            self._settle_race(block.stage if isinstance(block, Heats) else "search")
+
+    def _give_up(self, rates: Sequence[float]) -> None:
+        """Every training at these rates diverged or failed: nothing that did is recommended."""
+        self.found = None
+        why = f"every training diverged or failed, at max_lr from {min(rates):.3g} to {max(rates):.3g}"
+        self.bounds = Bounds.inconclusive(why, *(self.bounds.reasons if self.bounds else ()))
+
+    def _new_study(self) -> Study:
+        assert self.spec.search is not None
+        assert self.bounds is not None
+        study = Study(
+            self.spec.search,
+            self.bounds,
+            self.trial_length,
+            self.training.direction,
+            self.spec.seed,
+            self._earlier if self.spec.search.warm_start else (),
+            highest=self.spec.range_test.max_lr,
+        )
+        self.reasons += study.reasons
+        return study
+
+    @property
+    def _floor(self) -> float | None:
+        """Value of an untrained network: the first that the first ramp recorded."""
+        runs = [] if self.range_test is None else self.range_test.runs
+        _, curve = runs[0] if runs else (None, Curve())
+        if curve.metric:
+            return curve.metric[0]
+        return curve.loss[0] if curve.loss else None
+
+
+def _candidate(params: Mapping[str, Any]) -> Candidate:
+    """The schedule that was shown as ``params``."""
+    names = Candidate.__dataclass_fields__
+    return Candidate(**{name: value for name, value in params.items() if name in names})
