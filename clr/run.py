@@ -1,8 +1,8 @@
 """Training runs as plain values: what to run, what came of it. No torch; they cross processes and databases."""
 
 import math
-from collections.abc import Generator, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 from typing import Any, Literal, TypeVar
 
@@ -12,6 +12,13 @@ from clr.errors import InvalidArgument
 
 Result = TypeVar("Result")
 Direction = Literal["maximize", "minimize"]
+
+KEPT_STEPS = 2000
+"""A run of no more steps is recorded step by step; a longer one is thinned as it is recorded."""
+
+PIECES = 500
+"""A longer run is recorded in so many pieces of equally many steps: of each its mean loss, its steps of the lowest and
+the highest loss, and its last metric. The first step, the last and one that diverged stay too."""
 
 TAIL = 6
 """The last sixth of a proof is its end: the rate is below a third of its peak there."""
@@ -72,6 +79,7 @@ class Point:
         lr, loss: of each step since the last point; the training loss is from before that step's update.
         metric: of the validation data after ``step`` steps; None where there are none or the run diverged.
         diverged: the loss or the metric is no longer finite, or the loss exploded; the run ends here.
+        mean: of the losses of all steps since the last point, where it tells of some of them alone.
     """
 
     step: int
@@ -79,10 +87,20 @@ class Point:
     loss: list[float]
     metric: float | None
     diverged: bool = False
+    mean: float | None = None
+
+    @property
+    def running_loss(self) -> float | None:
+        """Mean of the losses since the last point; None where none was finite."""
+        finite = [value for value in self.loss if math.isfinite(value)]
+        return self.mean if self.mean is not None else sum(finite) / len(finite) if finite else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; a number that is not finite becomes null."""
-        return asdict(self) | {"loss": [value if math.isfinite(value) else None for value in self.loss]}
+        """The fields as JSON values; a number that is not finite becomes null, and no ``mean`` is left out."""
+        values = asdict(self) | {"loss": [value if math.isfinite(value) else None for value in self.loss]}
+        if self.mean is None:
+            del values["mean"]
+        return values
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Point":
@@ -113,7 +131,7 @@ class Curve:
         diverged, last = False, 0
         for point in points:
             curve.lr.extend(_spread(point.lr, point.step - last))
-            curve.loss.extend(_spread(point.loss, point.step - last))
+            curve.loss.extend(_losses(point, point.step - last))
             if point.metric is not None:
                 curve.steps.append(point.step)
                 curve.metric.append(point.metric)
@@ -137,6 +155,104 @@ class Curve:
             return self.metric[-1]
         tail = self.loss[-max(1, len(self.loss) // 20) :]
         return sum(tail) / len(tail)
+
+
+def value_of(points: Sequence[Point]) -> float | None:
+    """What a run of these points is judged by: as its whole curve's ``value``, of which only the end is joined."""
+    if not points or points[-1].diverged:
+        return None
+    metrics = [point.metric for point in points if point.metric is not None]
+    if metrics:
+        return metrics[-1]
+    last = points[-1].step
+    before = max((at for at, point in enumerate(points) if last - point.step >= max(1, last // 20)), default=None)
+    if before is None:
+        return Curve.of(points).value
+    start = points[before].step
+    end = Curve.of([replace(point, step=point.step - start) for point in points[before + 1 :]])
+    tail = end.loss[-max(1, last // 20) :]
+    return sum(tail) / len(tail)
+
+
+def record(points: list[Point], new: Point, steps: int) -> int:
+    """Add a point to those recorded of a run, thinned if the run is long; the first index that is another since.
+
+    What is recorded in the end does not depend, but for rounding, on how often the run was asked for points.
+
+    Args:
+        points: what was recorded, in order.
+        new: what happened since.
+        steps: of the whole run.
+    """
+    if steps <= KEPT_STEPS:
+        points.append(new)
+        return len(points) - 1
+    size = math.ceil(steps / PIECES)
+    first = len(points)
+    for piece in _pieces(new, points[-1].step if points else 0, size):
+        start = points[-1].step if points else 0
+        piece = _thinned(piece, start, steps)
+        if points and (start - 1) // size == (piece.step - 1) // size:
+            last = points.pop()
+            since = points[-1].step if points else 0
+            piece = _thinned(_joined(last, start - since, piece, piece.step - start), since, steps)
+        first = min(first, len(points))
+        points.append(piece)
+    return first
+
+
+def _pieces(point: Point, start: int, size: int) -> list[Point]:
+    """The point, cut at every multiple of ``size`` steps; whole where it does not tell of each step between them."""
+    steps, count = point.step - start, len(point.loss)
+    cuts = [*range(start // size * size + size, point.step, size), point.step]
+    if point.mean is not None or steps < 1 or count < len(cuts) or len(point.lr) != count:
+        return [point]
+    ends = [(cut - start) * count // steps for cut in cuts]
+    pieces = [
+        Point(cut, point.lr[a:b], point.loss[a:b], None) for cut, a, b in zip(cuts, [0, *ends], ends, strict=False)
+    ]
+    return [*pieces[:-1], replace(pieces[-1], metric=point.metric, diverged=point.diverged)]
+
+
+def _joined(first: Point, first_steps: int, second: Point, second_steps: int) -> Point:
+    """Two points of one piece as one."""
+    known = [
+        (mean, steps)
+        for mean, steps in ((first.running_loss, first_steps), (second.running_loss, second_steps))
+        if mean is not None
+    ]
+    weight = sum(steps for _, steps in known)
+    return Point(
+        second.step,
+        [*first.lr, *second.lr],
+        [*first.loss, *second.loss],
+        first.metric if second.metric is None and not second.diverged else second.metric,
+        second.diverged,
+        sum(mean * steps for mean, steps in known) / weight if weight else None,
+    )
+
+
+def _thinned(point: Point, start: int, steps: int) -> Point:
+    """Of the point's steps those of the lowest and the highest loss, and of a run's first and last."""
+    finite = [at for at, loss in enumerate(point.loss) if math.isfinite(loss)]
+    if len(point.loss) != len(point.lr) or not finite:
+        return point
+    kept = {min(finite, key=point.loss.__getitem__), max(finite, key=point.loss.__getitem__)}
+    kept |= {0} if start == 0 else set()
+    kept |= {len(point.loss) - 1} if point.diverged or point.step == steps else set()
+    if len(kept) == len(point.loss):
+        return point
+    shown = sorted(kept)
+    return replace(
+        point, lr=[point.lr[at] for at in shown], loss=[point.loss[at] for at in shown], mean=point.running_loss
+    )
+
+
+def _losses(point: Point, steps: int) -> list[float]:
+    """The loss of each of the ``steps`` that the point stands for."""
+    if point.mean is None or steps < 1:
+        return _spread(point.loss, steps)
+    return [*[point.mean] * (steps - 1), point.loss[-1] if point.diverged and point.loss else point.mean]
 
 
 def _spread(values: list[float], steps: int) -> list[float]:

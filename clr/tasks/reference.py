@@ -15,7 +15,7 @@ from clr.tasks.reach import Reach
 from clr.tasks.registry import make
 from clr.training.checkpoint import Checkpoint
 from clr.training.data import examples
-from clr.training.loop import train
+from clr.training.loop import TELL_EVERY_S, train
 from clr.training.optimizers import described
 from clr.training.task import Task, optimizer
 
@@ -69,5 +69,5 @@ def points(
 ) -> Iterator[tuple[bool, dict[str, Any]]]:
     """The points of one run as they are recorded, JSON values all, each with whether it is from the checkpoint."""
     torch.set_num_threads(threads)
-    for number, point in enumerate(train(task, Run(**run), checkpoint)):
+    for number, point in enumerate(train(task, Run(**run), checkpoint, TELL_EVERY_S)):
         yield checkpoint is not None and number < checkpoint.restored, point.to_dict()

@@ -1,6 +1,7 @@
 """The one training loop. Range test, trial and confirmation are this loop under different policies."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clr.errors import InvalidArgument
-from clr.run import Curve, Plan, Point, Result, Run
+from clr.run import Curve, Plan, Point, Result, Run, record
 from clr.schedules.cycles import rate_of
 from clr.schedules.plateau import Plateau
 from clr.schedules.torch_scheduler import multipliers
@@ -41,7 +42,13 @@ MOST_SKIPS = 40
 fp16: the gradients are not finite at any scale."""
 
 
-def train(task: Task, run: Run, checkpoint: Checkpoint | None = None) -> Iterator[Point]:
+TELL_EVERY_S = 1.0
+"""Whoever follows a run hears of it this often."""
+
+
+def train(
+    task: Task, run: Run, checkpoint: Checkpoint | None = None, tell_every_s: float = math.inf
+) -> Iterator[Point]:
     """Train, yielding a point every ``run.evaluate_every`` steps and at the end; stop pulling to stop training.
 
     The caller's random states are untouched between and after points. A loss that is no longer finite ends the run
@@ -53,13 +60,14 @@ def train(task: Task, run: Run, checkpoint: Checkpoint | None = None) -> Iterato
         checkpoint: a run that was broken off yields the points it had and goes on from there, bit for bit as if it had
             never been (on a CPU). Without effect where the place in the training data cannot be found again: an
             iterable of the caller's own, or a sampler other than torch's random and sequential ones.
+        tell_every_s: after so many seconds without one there is a point without a metric, > 0.
 
     Raises:
         InvalidArgument: a rule of ``run`` is broken.
     """
     device = _device(task, run)
     with OwnRandomStates(run.seed, device) as own:
-        for point in _points(_Training(task, run, device), checkpoint):
+        for point in _points(_Training(task, run, device), checkpoint, tell_every_s):
             own.leave()
             yield point
             own.enter()
@@ -78,17 +86,22 @@ def _device(task: Task, run: Run) -> torch.device:
     return device
 
 
-def _points(training: "_Training", checkpoint: Checkpoint | None) -> Iterator[Point]:
+def _points(training: "_Training", checkpoint: Checkpoint | None, tell_every_s: float = math.inf) -> Iterator[Point]:
     if checkpoint is not None and not training.batches.has_places:
         checkpoint = None
     done = training.load(checkpoint) if checkpoint is not None else []
     yield from done
+    if training.group is not None:
+        tell_every_s = math.inf  # each process has a clock of its own, and all of them must record the same
+    tell_at = time.monotonic() + tell_every_s
     while not training.ended:
-        point = training.advance()
+        point = training.advance(tell_at)
         if point is not None:
             yield point
+            tell_at = time.monotonic() + tell_every_s
         if checkpoint is not None:
-            done += [point] if point is not None else []
+            if point is not None:
+                record(done, point, training.run.steps)
             if checkpoint.is_due and not training.ended:
                 training.save(checkpoint, done)
     if checkpoint is not None:
@@ -120,14 +133,15 @@ class _Training:
         self.step, self.ended = 0, False
         self.rates: list[float] = []
         self.losses: list[float] = []
+        self.unjudged: list[float] = []  # by whether it explodes, which is looked at every ``SYNC_STEPS`` steps
         if not self.model.training:  # else a layer in eval mode was put there on purpose
             self.model.train()
 
-    def advance(self) -> Point | None:
-        """Train until losses are read from the device; the point, where one is due by then."""
+    def advance(self, tell_at: float) -> Point | None:
+        """Train until losses are read from the device; the point, where one is due by then, or by the clock."""
         unread: list[Tensor] = []
-        due = False
-        while not due and len(unread) < SYNC_STEPS:
+        due = late = False
+        while not due and not late and len(self.unjudged) + len(unread) < SYNC_STEPS:
             lr = self.rate(self.step) * (1.0 if self.plateau is None else self.plateau.factor)
             self.rates.append(lr)
             for group, factor in zip(self.optimizer.param_groups, self.multipliers, strict=True):
@@ -135,7 +149,9 @@ class _Training:
             unread.append(self._update())
             self.step += 1
             due = self.step % self.run.evaluate_every == 0 or self.step == self.run.steps
-        return self._read(torch.stack(unread).tolist() if len(unread) > 1 else [unread[0].item()], due)
+            late = time.monotonic() >= tell_at
+        point = self._read(torch.stack(unread).tolist() if len(unread) > 1 else [unread[0].item()], due)
+        return self._point(self.step, None, diverged=False) if point is None and late else point
 
     def _read(self, losses: list[float], due: bool) -> Point | None:
         if not math.isfinite(sum(losses)):
@@ -143,8 +159,11 @@ class _Training:
             self.losses += losses[: bad + 1]
             return self._point(self.step - len(losses) + bad + 1, None, diverged=True)
         self.losses += losses
-        if self.explosion is not None and self.explosion.after(losses):
-            return self._point(self.step, None, diverged=True)
+        self.unjudged += losses
+        if due or len(self.unjudged) == SYNC_STEPS:
+            judged, self.unjudged = self.unjudged, []
+            if self.explosion is not None and self.explosion.after(judged):
+                return self._point(self.step, None, diverged=True)
         if not due:
             return None
         metric = self._metric() if self.task.val is not None else None
@@ -216,6 +235,7 @@ class _Training:
         state = {
             "points": [point.to_dict() for point in done],
             "recorded": (self.step, self.rates, self.losses),
+            "unjudged": self.unjudged,
             "explosion": None if self.explosion is None else vars(self.explosion),
             "plateau": None if self.plateau is None else self.plateau.state_dict(),
             "tensors": _tensors(self.model),
@@ -240,6 +260,7 @@ class _Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.rates, self.losses = state["recorded"]
+        self.unjudged = state["unjudged"]
         if self.explosion is not None:
             vars(self.explosion).update(state["explosion"])
         if self.plateau is not None:

@@ -13,7 +13,7 @@ from clr.run import Curve, Direction, Point, fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import CyclicPolicy, JobSpec, RangeTestSpec, SearchSpec, checked
 from clr.trials.study import Study
-from clr.tuning.orders import Training
+from clr.tuning.orders import Order, Training
 from clr.tuning.recommendation import Recommendation, reasons_of_groups
 from clr.tuning.sequential import carry_out
 from clr.tuning.session import Session
@@ -313,11 +313,14 @@ def drive(
 
     One that is too short for any run says nothing before one step was made: the task might not be trainable.
     """
-    from clr.training.loop import ONE_STEP, curve_of, train
+    from clr.training.loop import ONE_STEP, TELL_EVERY_S, curve_of, train
     from clr.training.processes import speaks
 
+    def follow(order: Order, _attempt: int) -> Iterator[Point]:
+        return train(task, order.run, tell_every_s=TELL_EVERY_S)
+
     progress = False if progress is None and not speaks() else progress
-    carry_out(session, lambda order, _: train(task, order.run), save=save, progress=progress)
+    carry_out(session, follow, save=save, progress=progress)
     if session.steps_so_far == 0:
         curve_of(task, ONE_STEP)
     return session

@@ -15,7 +15,7 @@ from typing import Any
 
 from clr.range_tests.bounds import Bounds
 from clr.range_tests.plan import RangeTest
-from clr.run import Curve, Point
+from clr.run import Point, record, value_of
 from clr.spec import JobSpec
 from clr.trials.race import Race
 from clr.trials.study import Study
@@ -95,7 +95,8 @@ class Session:
     def hear(self, stage: Stage, number: int, points: Sequence[Point]) -> Advice:
         """Take the points that a run under way has recorded since; whether it is worth any more steps."""
         order, so_far = self._under_way[stage, number]
-        so_far.extend(points)
+        for point in points:
+            record(so_far, point, order.run.steps)
         metrics = [(point.step, point.metric) for point in so_far if point.metric is not None]
         if so_far and so_far[-1].diverged:
             return Advice(True, "the training diverged")
@@ -110,9 +111,8 @@ class Session:
     def end(self, stage: Stage, number: int) -> ToldRun:
         """Take note that a run has ended: it is judged by what it recorded, and counts as pruned if that is not all."""
         order, points = self._under_way[stage, number]
-        curve = Curve.of(points)
-        whole = curve.diverged or (points and points[-1].step >= order.run.steps)
-        return self._close(stage, number, "complete" if whole else "pruned", curve.value if whole else None)
+        whole = points and (points[-1].diverged or points[-1].step >= order.run.steps)
+        return self._close(stage, number, "complete" if whole else "pruned", value_of(points) if whole else None)
 
     def tell(self, stage: Stage, number: int, value: float | None) -> ToldRun:
         """Take note of how a run has ended by a trainer's own account; None: it diverged."""

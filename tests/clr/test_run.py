@@ -1,9 +1,13 @@
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from clr.run import Curve, Point, Run, fresh_seeds
+from clr.run import KEPT_STEPS, PIECES, Curve, Point, Run, fresh_seeds, record, value_of
 
 RUN = Run(policy="exp_range", base_lr=0.01, max_lr=0.1, step_size_up=5, steps=20, seed=3, evaluate_every=10, gamma=0.9)
 
@@ -66,3 +70,74 @@ def test_stages_share_no_seeds() -> None:
 def test_seeds_are_the_same_for_the_same_seed_and_begin_alike_whatever_their_number() -> None:
     assert fresh_seeds(7, "confirm", 3) == fresh_seeds(7, "confirm", 3) == fresh_seeds(7, "confirm", 20)[:3]
     assert fresh_seeds(7, "confirm", 3) != fresh_seeds(8, "confirm", 3)
+
+
+def drawn(steps: int, seed: int = 0) -> tuple[list[float], list[float]]:
+    random = np.random.default_rng(seed)
+    return [1e-3 + 1e-7 * step for step in range(steps)], [float(one) for one in 2 + random.normal(size=steps)]
+
+
+def recorded(lr: list[float], loss: list[float], cuts: list[int], steps: int) -> list[Point]:
+    points: list[Point] = []
+    for start, end in zip([0, *cuts], [*cuts, len(loss)], strict=True):
+        metric = 0.5 if end == steps else None
+        record(points, Point(end, lr[start:end], loss[start:end], metric, not math.isfinite(loss[end - 1])), steps)
+    return points
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 99_999), max_size=40, unique=True).map(sorted), st.integers(0, 3))
+def test_a_long_run_keeps_first_last_and_extremes_whatever_it_was_recorded_by(cuts: list[int], seed: int) -> None:
+    steps = 100_000
+    lr, loss = drawn(steps, seed)
+    points = recorded(lr, loss, cuts, steps)
+    assert len(points) == PIECES
+    shown = [pair for point in points for pair in zip(point.lr, point.loss, strict=True)]
+    assert len(shown) <= KEPT_STEPS
+    assert shown[0] == (lr[0], loss[0])
+    assert shown[-1] == (lr[-1], loss[-1])
+    assert {min(loss), max(loss)} <= {one for _, one in shown}
+    assert shown == sorted(shown)  # by rate, so by step
+    once = recorded(lr, loss, [], steps)
+    assert [replace(point, mean=None) for point in points] == [replace(point, mean=None) for point in once]
+    assert [point.mean for point in points] == pytest.approx([point.mean for point in once])
+    assert len(json.dumps([point.to_dict() for point in points])) < 100_000
+    assert len(Curve.of(points).loss) == steps
+
+
+def test_a_short_run_is_recorded_step_by_step() -> None:
+    lr, loss = drawn(KEPT_STEPS)
+    points = recorded(lr, loss, [7, 1000], KEPT_STEPS)
+    assert Curve.of(points) == Curve(lr, loss, [KEPT_STEPS], [0.5])
+
+
+def test_a_long_run_that_diverges_keeps_the_step_at_which_it_did() -> None:
+    lr, loss = drawn(50_000)
+    loss[-1] = math.nan
+    points = recorded(lr, loss, [20_000, 49_990], 100_000)
+    assert points[-1].diverged
+    assert math.isnan(points[-1].loss[-1])
+    assert (points[-1].step, points[-1].lr[-1]) == (50_000, lr[-1])
+    assert value_of(points) is None
+    assert Curve.of(points).diverged
+
+
+def test_a_long_run_without_a_metric_is_judged_by_the_mean_of_its_last_twentieth() -> None:
+    lr, loss = drawn(100_000)
+    points: list[Point] = []
+    for end in range(10, 100_001, 10):
+        record(points, Point(end, lr[end - 10 : end], loss[end - 10 : end], None), 100_000)
+    assert value_of(points) == pytest.approx(sum(loss[-5000:]) / 5000)
+    assert value_of(points) == pytest.approx(Curve.of(points).value)
+    assert value_of([]) is None
+
+
+@pytest.mark.parametrize("stride", [1, 3, 700])
+def test_reports_of_some_steps_alone_stand_for_all_of_them(stride: int) -> None:
+    steps = 7000
+    points: list[Point] = []
+    for step in range(stride, steps + 1, stride):
+        record(points, Point(step, [0.1], [1.0 + step], None), steps)
+    assert points[-1].step == steps // stride * stride
+    assert len(points) <= PIECES
+    assert [points[0].loss[0], points[-1].loss[-1]] == [1.0 + stride, 1.0 + steps // stride * stride]
