@@ -65,12 +65,17 @@ def _workers(alive: list[WorkerRow]) -> Iterator[Metric]:
     runs = SummaryMetricFamily(
         "clr_trial_seconds", "Seconds of training; trials are search", labels=["worker", "stage"]
     )
+    steps = CounterMetricFamily(
+        "clr_training_steps", "Optimizer steps, as the runs report them", labels=["worker", "stage"]
+    )
     for worker in alive:
         measured: dict[str, Any] = worker.metrics or {}
         lost.add_metric([worker.id], measured.get("leases_lost", 0))
         for stage, (number, seconds) in measured.get("runs", {}).items():
             runs.add_metric([worker.id, stage], number, seconds)
-    yield from (lost, runs)
+        for stage, number in measured.get("steps", {}).items():
+            steps.add_metric([worker.id, stage], number)
+    yield from (lost, runs, steps)
 
 
 class Measure:

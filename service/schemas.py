@@ -25,6 +25,29 @@ class JobCost(BaseModel):
     steps: int = Field(description="optimizer steps taken so far", examples=[1200])
     predicted_steps: int | None = Field(description="of the whole job, where known", examples=[48000])
     seconds: float = Field(description="since the job was started, up to its end", examples=[12.5])
+    predicted_seconds: float | None = Field(
+        description="of the whole job at most, at its pace so far; null until it has one, and once it is over",
+        examples=[480.0],
+    )
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        end = job.finished_at or datetime.now(UTC)
+        seconds = 0.0 if job.started_at is None else max(0.0, (end - job.started_at).total_seconds())
+        predicted = None
+        if job.steps and job.predicted_steps and job.finished_at is None:
+            predicted = seconds * job.predicted_steps / job.steps
+        return cls(steps=job.steps, predicted_steps=job.predicted_steps, seconds=seconds, predicted_seconds=predicted)
+
+
+class RunUnderWay(BaseModel):
+    """Where a run stands that is being trained."""
+
+    stage: Stage
+    number: int
+    step: int = Field(description="optimizer steps that it has taken", examples=[1200])
+    steps: int = Field(description="that it will take", examples=[4000])
+    loss: float | None = Field(description="mean training loss since it was last recorded", examples=[0.4])
 
 
 class Links(BaseModel):
@@ -65,6 +88,7 @@ class JobView(BaseModel):
         examples=[{"optimizer": {"name": "SGD", "args": {"momentum": 0.9}}, "batch_size": 64, "gpus": 1}],
     )
     cost: JobCost
+    under_way: list[RunUnderWay] = Field(description="where the runs stand that are being trained")
     error: str | None = Field(description="why it failed")
     cancel_requested: bool
     submitted_by: str | None = Field(description="name of the token it was submitted with; null without one")
@@ -75,14 +99,9 @@ class JobView(BaseModel):
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        end = job.finished_at or datetime.now(UTC)
-        seconds = 0.0 if job.started_at is None else max(0.0, (end - job.started_at).total_seconds())
+        own = {name: getattr(job, name) for name in cls.model_fields.keys() - {"cost", "links", "under_way"}}
         return cls.model_validate(
-            {name: getattr(job, name) for name in cls.model_fields.keys() - {"cost", "links"}}
-            | {
-                "cost": JobCost(steps=job.steps, predicted_steps=job.predicted_steps, seconds=seconds),
-                "links": Links.of(job.id),
-            }
+            own | {"cost": JobCost.of(job), "links": Links.of(job.id), "under_way": job.under_way or []}
         )
 
 
@@ -195,8 +214,13 @@ class TrialView(BaseModel):
     @classmethod
     def of(cls, run: RunRow, rows: list[Document]) -> Self:
         own = {name: getattr(run, name) for name in cls.model_fields.keys() - {"points"}}
-        points = [{"step": row["step"], "value": row["metric"]} for row in rows]
+        points = [{"step": row["step"], "value": row["metric"]} for row in _scored(rows)]
         return cls.model_validate(own | {"points": points})
+
+
+def _scored(rows: list[Document]) -> list[Document]:
+    """Those with a metric; the last where none has one."""
+    return [row for row in rows if row["metric"] is not None or row["diverged"]] or rows[-1:]
 
 
 class NoticeView(BaseModel):

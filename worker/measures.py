@@ -12,10 +12,15 @@ class Measures:
         self._lock = Lock()
         self._leases_lost = 0
         self._runs: dict[str, tuple[int, float]] = defaultdict(lambda: (0, 0.0))
+        self._steps: dict[str, int] = defaultdict(int)
 
     def lease_lost(self) -> None:
         with self._lock:
             self._leases_lost += 1
+
+    def steps_taken(self, stage: str, steps: int) -> None:
+        with self._lock:
+            self._steps[stage] += steps
 
     def run_ended(self, stage: str, seconds: float) -> None:
         with self._lock:
@@ -24,7 +29,7 @@ class Measures:
 
     def to_dict(self) -> dict[str, Any]:
         with self._lock:
-            return {"leases_lost": self._leases_lost, "runs": dict(self._runs)}
+            return {"leases_lost": self._leases_lost, "runs": dict(self._runs), "steps": dict(self._steps)}
 
 
 MEASURES = Measures()

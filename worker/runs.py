@@ -195,6 +195,7 @@ class Runs:
             return False
         point = Point.from_dict(data)
         flight.unwritten.append(data)
+        MEASURES.steps_taken(flight.order.stage, max(0, point.step - flight.steps))
         flight.steps = point.step
         stop = self.session.hear(*flight.place, [point]).stop
         if stop:
@@ -250,7 +251,8 @@ class Runs:
     def _tell_progress(self, transaction: Transaction, stage: Stage) -> None:
         steps = self.session.steps_so_far
         share = min(0.99, steps / self.session.predicted_steps)
-        jobs.progress(transaction, self.lease, stage=stage, progress=share, steps=steps)
+        standing = self.session.standing
+        jobs.progress(transaction, self.lease, stage=stage, progress=share, steps=steps, under_way=standing)
         self._stage = stage
 
     def _publish(self, *, over: bool = False) -> None:

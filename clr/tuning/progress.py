@@ -45,13 +45,13 @@ class Bar:
             progress.TextColumn("{task.description:<16}"),
             progress.BarColumn(),
             progress.TaskProgressColumn(),
-            progress.TextColumn("{task.completed:,.0f} of at most {task.total:,.0f} steps"),
+            progress.TextColumn("{task.completed:,.0f} of at most {task.total:,.0f} steps{task.fields[loss]}"),
             progress.TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not self._live,
         )
-        self._task = self._bar.add_task("", total=1)
+        self._task = self._bar.add_task("", total=1, loss="")
         self._told: tuple[float | None, float | None] | None = None
         self._place: tuple[str, int] | None = None
 
@@ -66,7 +66,9 @@ class Bar:
         """Show where the session is."""
         where = "" if order is None else f"{order.stage.replace('_', ' ')}, run {order.number}"
         steps, most = session.steps_so_far, session.predicted_steps
-        self._bar.update(self._task, description=where, completed=steps, total=most)
+        standing = session.standing[-1:]
+        loss = "".join(f", loss {one['loss']:.3g}" for one in standing if one["loss"] is not None)
+        self._bar.update(self._task, description=where, completed=steps, total=most, loss=loss)
         if not self._live and order is not None and self._place != (where, 10 * steps // most):
             self._place = where, 10 * steps // most
             self._console.print(f"{where}: {steps:,} of at most {most:,} steps", highlight=False)

@@ -161,6 +161,20 @@ class Session:
         return [order for order, _ in self._under_way.values()]
 
     @property
+    def standing(self) -> list[dict[str, Any]]:
+        """Where each of them stands: stage, number, ``step`` of its ``steps``, and the loss since its last point."""
+        return [
+            {
+                "stage": order.stage,
+                "number": order.number,
+                "step": points[-1].step if points else 0,
+                "steps": order.run.steps,
+                "loss": points[-1].running_loss if points else None,
+            }
+            for order, points in self._under_way.values()
+        ]
+
+    @property
     def stage(self) -> Stage | None:
         """What it is at; None when it is over."""
         return None if self._block is None else self._block.stage

@@ -70,13 +70,19 @@ class ExternalJob:
         self.job = jobs.get(self.transaction, self.job.id)
         session = self.session
         order = session.next()  # what has ended is taken in on the way; an order that nobody takes is none
-        steps = session.steps_so_far
-        share = min(0.99, steps / session.predicted_steps)
         at = stage or session.stage or self.job.stage or "range_test"
-        jobs.progress(self.transaction, self.lease, stage=at, progress=share, steps=steps)
+        self.tell_progress(at)
         self.recommend()
         if isinstance(order, Over):
             self.conclude()
+
+    def tell_progress(self, stage: str) -> None:
+        """Record how far the job is, and where each of its runs stands."""
+        session = self.session
+        steps = session.steps_so_far
+        share = min(0.99, steps / session.predicted_steps)
+        under_way = session.standing
+        jobs.progress(self.transaction, self.lease, stage=stage, progress=share, steps=steps, under_way=under_way)
 
     def recommend(self) -> None:
         """Store the present recommendation, if there is one."""

@@ -70,6 +70,7 @@ def report(
         advice = session.hear(row.stage, number, [])  # type: ignore[arg-type]
         note = {"reported_at": datetime.now(UTC).isoformat()} | ({"stop": advice.reason} if advice.stop else {})
         runs.note(job.transaction, job.lease, **place, run=row.run | note)
+        job.tell_progress(row.stage)
         return advice
 
 

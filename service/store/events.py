@@ -3,16 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from service.store.database import insert_row
+from service.store.database import changed, insert_row
 from service.store.models import EventRow, Job
 
 
 def emit(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> None:
     """Record an event. The transaction must hold the job's row (`jobs.fence`): that keeps ids in order of commit."""
     insert_row(session, EventRow, job_id=job_id, kind=kind, data=data)
+
+
+def emit_latest(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> None:
+    """Record an event in the place of the earlier ones of its kind: they are of no use to who comes later."""
+    changed(session, delete(EventRow).where(EventRow.job_id == job_id, EventRow.kind == kind))
+    emit(session, job_id, kind, data)
 
 
 def after(session: Session, job_id: str, last_id: int, limit: int = 500) -> list[EventRow]:

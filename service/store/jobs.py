@@ -3,6 +3,7 @@
 queued -> running -> succeeded | failed | cancelled; running -> queued when its worker stops; queued -> cancelled.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -247,7 +248,7 @@ def release(session: Session, lease: Lease) -> None:
     fence(session, lease)
     if _cancel_requested(session, lease):
         return cancelled(session, lease)
-    fence(session, lease, state="queued", owner=None, lease_until=None)
+    fence(session, lease, state="queued", owner=None, lease_until=None, under_way=None)
     return events.emit(session, lease.job_id, "state", {"state": "queued"})
 
 
@@ -266,10 +267,22 @@ def set_training(
     fence(session, lease, **known, trained_with=trained_with, predicted_steps=predicted_steps)
 
 
-def progress(session: Session, lease: Lease, *, stage: str, progress: float, steps: int) -> None:
-    """Record the stage, the share of the work done (0 to 1) and its cost in steps so far."""
-    fence(session, lease, stage=stage, progress=progress, steps=steps)
-    events.emit(session, lease.job_id, "progress", {"stage": stage, "progress": progress, "steps": steps})
+def progress(
+    session: Session,
+    lease: Lease,
+    *,
+    stage: str,
+    progress: float,
+    steps: int,
+    under_way: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Record the stage, the share of the work done (0 to 1), its cost in steps so far, and where each run stands."""
+    known = {"stage": stage, "progress": progress, "steps": steps}
+    fence(session, lease, **known, under_way=list(under_way))
+    if under_way:
+        events.emit_latest(session, lease.job_id, "progress", known | {"under_way": list(under_way)})
+    else:
+        events.emit(session, lease.job_id, "progress", known)
 
 
 def set_range_test(session: Session, lease: Lease, document: dict[str, Any]) -> None:
@@ -375,7 +388,7 @@ def delete(session: Session, job_id: str) -> None:
 
 
 def _end(session: Session, job_id: str, state: str, **error: str) -> None:
-    _write(session, job_id, state=state, finished_at=now(), lease_until=None)
+    _write(session, job_id, state=state, finished_at=now(), lease_until=None, under_way=None)
     left = update(RunRow).where(RunRow.job_id == job_id, RunRow.state == "running")
     changed(session, left.values(state="failed", error=f"job {state} before the run ended", finished_at=now()))
     events.emit(session, job_id, "state", {"state": state, **error})

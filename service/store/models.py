@@ -32,6 +32,7 @@ class Job(Base):
     spec: Mapped[dict[str, Any]]
     steps: Mapped[int] = mapped_column(BigInteger, default=0)
     predicted_steps: Mapped[int | None] = mapped_column(BigInteger)
+    under_way: Mapped[Any] = mapped_column(nullable=True)  # where each run stands: stage, number, step, steps, loss
     iterations_per_epoch: Mapped[int | None] = mapped_column(BigInteger)
     metric: Mapped[str | None]
     direction: Mapped[str | None]

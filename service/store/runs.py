@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from itertools import count
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
+from clr.run import KEPT_STEPS, Point, record
 from service.store import events
 from service.store.clock import now
 from service.store.database import changed
@@ -51,16 +51,38 @@ def lose(session: Session, lease: Lease, *, stage: str, number: int, attempt: in
 def append(
     session: Session, lease: Lease, *, stage: str, number: int, attempt: int, points: Sequence[dict[str, Any]]
 ) -> None:
-    """Add points to a running attempt, after those it has."""
+    """Add points to a running attempt, after those it has; those of a long run are thinned."""
     if not points:
         return
     _write(session, lease, stage, number, attempt, steps=points[-1]["step"])
-    last = select(func.max(PointsRow.seq)).where(*_key(PointsRow, lease.job_id, stage, number))
-    seqs = count((session.scalar(select(func.coalesce(last.scalar_subquery(), -1))) or 0) + 1)
+    steps = get(session, lease.job_id, stage, number).run.get("steps") or 0
+    key = _key(PointsRow, lease.job_id, stage, number)
+    newest = select(PointsRow.seq, PointsRow.data).where(*key).order_by(PointsRow.seq.desc()).limit(2)
+    before = list(reversed(session.execute(newest).all()))
+    recorded, first = [*(data for _, data in before), *points], len(before)
+    told = points
+    if steps > KEPT_STEPS:
+        recorded, first = _thinned(recorded[: len(before)], points, steps)
+        told = [point for point in points if point["metric"] is not None or point["diverged"]]
+        if not told and len(recorded) > len(before):
+            told = recorded[-1:]
+    begin = before[0].seq if before else 0
+    changed(session, delete(PointsRow).where(*key, PointsRow.seq >= begin + first))
     row = {"job_id": lease.job_id, "stage": stage, "number": number, "attempt": attempt}
-    session.execute(insert(PointsRow), [row | {"seq": next(seqs), "data": point} for point in points])
-    data = {"stage": stage, "number": number, "points": [_told(point) for point in points]}
-    events.emit(session, lease.job_id, "points", data)
+    new = [row | {"seq": begin + at, "data": recorded[at]} for at in range(first, len(recorded))]
+    session.execute(insert(PointsRow), new)
+    if told:
+        data = {"stage": stage, "number": number, "points": [_told(point) for point in told]}
+        events.emit(session, lease.job_id, "points", data)
+
+
+def _thinned(
+    recorded: list[dict[str, Any]], new: Sequence[dict[str, Any]], steps: int
+) -> tuple[list[dict[str, Any]], int]:
+    """The points of a long run with what is new, and the first that is another since."""
+    points = [Point.from_dict(point) for point in recorded]
+    first = min([record(points, Point.from_dict(point), steps) for point in new])
+    return [point.to_dict() for point in points], first
 
 
 def finish(
