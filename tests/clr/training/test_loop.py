@@ -546,3 +546,21 @@ def test_a_compiled_network_trains_to_the_same_numbers(backend: str) -> None:
     expected = curve_of(make(model=plain, val=VAL, metric="accuracy"), a_run())
     assert compiled.loss == pytest.approx(expected.loss, rel=1e-5)
     assert compiled.metric == pytest.approx(expected.metric)
+
+
+@pytest.mark.parametrize("max_lr", [0.1, 1e6])
+def test_a_run_that_is_followed_closely_trains_as_one_that_is_not(max_lr: float) -> None:
+    ramp = a_run(policy="exponential_ramp", base_lr=1e-3, max_lr=max_lr, step_size_up=90, steps=90, explode=3.0)
+    whole = curve_of(make(model=plain, val=VAL), ramp)
+    closely = list(train(make(model=plain, val=VAL), ramp, tell_every_s=1e-9))
+    assert len(closely) == len(whole.loss)
+    assert Curve.of(closely) == whole
+    assert whole.diverged == (max_lr > 1)
+
+
+def test_a_followed_run_whose_end_is_far_tells_of_its_steps() -> None:
+    points = train(make(), a_run(steps=10**9, step_size_up=5 * 10**8, evaluate_every=10**9), tell_every_s=0.05)
+    first, second = next(points), next(points)
+    assert 0 < first.step < second.step
+    assert len(second.loss) == second.step - first.step
+    assert (first.metric, first.diverged) == (None, False)

@@ -1,5 +1,6 @@
 """Runs, their attempts and points, on both databases."""
 
+import json
 import math
 from typing import Any
 
@@ -204,3 +205,42 @@ def test_a_sample_holds_the_best_run_and_the_best_so_far_over_all(
         seen = [value for value in values[: row["number"] + 1] if value is not None]
         assert (row["best"], row["value"], row["ratio"]) == (so_far(seen), values[row["number"]], 3.0)
     assert sorted(tally) == [("search", "complete", 10, 200), ("search", "running", 1, 0)]
+
+
+def test_a_long_run_is_thinned_as_it_is_recorded(database: Database, lease: Lease) -> None:
+    steps = 100_000
+    attempt = start(database, lease, steps=steps)
+    for end in range(1000, steps + 1, 1000):
+        losses = [1 / step for step in range(end - 999, end + 1)]
+        metric = 0.5 if end == steps else None
+        new = {"step": end, "lr": [0.1] * 1000, "loss": losses, "metric": metric, "diverged": False}
+        append(database, lease, attempt, [new])
+    kept = points_of(database, lease)
+    assert len(kept) == 500
+    assert len(json.dumps(kept)) < 100_000
+    assert [kept[0]["loss"][0], kept[-1]["loss"][-1], kept[-1]["metric"]] == [1.0, 1 / steps, 0.5]
+    assert [point["step"] for point in kept] == list(range(200, steps + 1, 200))
+    assert kept[0]["mean"] == pytest.approx(sum(1 / step for step in range(1, 201)) / 200)
+    assert sum(len(event["points"]) for event in told(database, lease, "points")) <= 500
+
+
+def test_a_piece_of_a_long_run_grows_in_its_place(database: Database, lease: Lease) -> None:
+    attempt = start(database, lease, steps=1_000_000)
+    for step in (500, 1000, 1500):
+        append(database, lease, attempt, [point(step, metric=None, loss=float(step))])
+    (only,) = points_of(database, lease)
+    assert (only["step"], only["mean"]) == (1500, pytest.approx((501 + 1001 + 1501) / 6))
+    append(database, lease, attempt, [point(2500, metric=None)])
+    assert [one["step"] for one in points_of(database, lease)] == [2000, 2500]
+
+
+def test_where_the_runs_stand_is_told_once_and_forgotten_at_the_end(database: Database, lease: Lease) -> None:
+    for step in (10, 20):
+        one = {"stage": "search", "number": 0, "step": step, "steps": 100, "loss": 0.5}
+        with database.begin() as session:
+            jobs.progress(session, lease, stage="search", progress=step / 100, steps=step, under_way=[one])
+    assert [event["under_way"][0]["step"] for event in told(database, lease, "progress")] == [20]
+    with database.begin() as session:
+        assert jobs.get(session, lease.job_id).under_way[0]["step"] == 20
+        jobs.succeed(session, lease)
+        assert jobs.get(session, lease.job_id).under_way is None

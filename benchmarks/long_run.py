@@ -1,0 +1,121 @@
+"""What a long training leaves and takes: one run of so many steps of the digits through ``clr serve``.
+
+    python -m benchmarks.long_run                     # 1,000,000 steps
+    python -m benchmarks.long_run --steps 100000
+
+Prints one JSON document: seconds, size of the database after the job, the most memory that API, worker and Ray's
+training process held (resident), the longest time between two reports of the run's step, seconds to open the job's page
+while it runs and after, and the bytes and points that the run's curve is kept in.
+"""
+
+import argparse
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from clr.client.sync import Client
+
+ITERATIONS_PER_EPOCH = 18
+LOOK_EVERY_S = 0.25
+PAGES = 5
+
+
+@contextmanager
+def service(home: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Where ``clr serve`` answers, and its process."""
+    environment = os.environ | {"CLR_HOME": str(home), "CLR_CPUS": "1"}
+    log = home / "log"
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
+    with log.open("w") as file, subprocess.Popen(command, env=environment, stderr=file) as process:
+        try:
+            while len(said := log.read_text().split("\n")) < 2:
+                time.sleep(0.1)
+            yield said[0].split()[3], psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def memory(serve: psutil.Process) -> dict[str, int]:
+    """MiB that each part holds."""
+    found: dict[str, int] = {}
+    for one in serve.children(recursive=True):
+        with suppress(psutil.Error):
+            line, held = " ".join(one.cmdline()), one.memory_info().rss >> 20
+            for part, sign in (("api", "cli api"), ("worker", "-m worker"), ("training", "ray::train")):
+                if sign in line:
+                    found[part] = max(found.get(part, 0), held)
+    return found
+
+
+def opened(url: str) -> float:
+    """Seconds to open a page, the least of five."""
+    times = []
+    for _ in range(PAGES):
+        began = time.perf_counter()
+        httpx.get(url, headers={"Accept": "text/html"}).raise_for_status()
+        times.append(time.perf_counter() - began)
+    return round(min(times), 3)
+
+
+def followed(client: Client, url: str, serve: psutil.Process, steps: int) -> dict[str, Any]:
+    """Submit the job and look at it until it is over."""
+    epochs = steps / ITERATIONS_PER_EPOCH
+    search = {"trials": 1, "stepsize_multiplier": [epochs / 2, epochs / 2]}
+    job = client.submit({"task": "digits", "epochs": epochs, "search": search, "confirm": None, "args": {"hidden": 16}})
+    most: dict[str, int] = {}
+    changed, step, silent, page = time.monotonic(), -1, 0.0, 0.0
+    while not job.refresh().finished:
+        now = time.monotonic()
+        (standing,) = job.document["under_way"][:1] or [{"steps": 0, "step": -1}]
+        if standing["steps"] == steps and standing["step"] != step:
+            silent = max(silent, now - changed if step > 0 else 0.0)
+            changed, step = now, standing["step"]
+            page = page or (opened(f"{url}/jobs/{job.id}") if step > steps / 2 else 0.0)
+        most = {part: max(most.get(part, 0), held) for part, held in memory(serve).items()}
+        time.sleep(LOOK_EVERY_S)
+    return {
+        "state": job.state,
+        "seconds": round(job.document["cost"]["seconds"], 1),
+        "steps": job.document["cost"]["steps"],
+        "longest_silence_s": round(silent, 2),
+        "memory_mib": most,
+        "page_s": {"half-way": page, "after": opened(f"{url}/jobs/{job.id}")},
+    }
+
+
+def kept(database: Path) -> dict[str, Any]:
+    """What the store holds of the long run."""
+    with sqlite3.connect(database) as file:
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        rows = [row for (row,) in file.execute("SELECT data FROM clr_points WHERE stage = 'search'")]
+        (events,) = file.execute("SELECT count(*) FROM clr_events").fetchone()
+    points = sum(len(json.loads(row)["loss"]) for row in rows)
+    curve = {"rows": len(rows), "points": points, "bytes": sum(map(len, rows))}
+    return {"curve": curve, "events": events, "database_bytes": database.stat().st_size}
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1_000_000, help="of the run")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        with service(Path(home)) as (url, serve):
+            found = followed(Client(url), url, serve, chosen.steps)
+        print(json.dumps(found | kept(Path(home) / "clr.db"), indent=2))
+
+
+if __name__ == "__main__":
+    main()
