@@ -40,7 +40,7 @@ def serving(home: Path, **settings: str) -> Iterator[str]:
 
 def _ready(log: Path) -> str:
     """Its address. The API answers before the first worker has said what it can train."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         said = log.read_text().split("\n")
         if len(said) > 1 and httpx.get(f"{(url := said[0].split()[3])}/readyz", timeout=60).is_success:
