@@ -70,11 +70,16 @@ class Entrant:
 
 
 class Lead(NamedTuple):
-    """Mean paired difference in favour of the first, its standard error, and whether it is more than chance."""
+    """Mean paired difference in favour of the first, its standard error, and how large it must be to count."""
 
     difference: float
     error: float
-    counts: bool
+    needed: float
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is more than chance, and worth minding."""
+        return abs(self.difference) > self.needed
 
 
 class Heat(NamedTuple):
@@ -144,7 +149,7 @@ class Race:
         error = sd * math.sqrt(2 / len(differences))
         difference = fmean(differences)
         needed = max(float(stdtrit(freedom, (1 + LEVEL) / 2)) * error, ALIKE * self.gain)
-        return Lead(difference, error, abs(difference) > needed)
+        return Lead(difference, error, needed)
 
     def is_fragile(self, one: Entrant) -> bool:
         """Whether some seed diverged, or ended far below the mean of what the entrant reached."""
@@ -164,6 +169,20 @@ class Race:
         if lead is not None:
             return lead.difference
         return self.sign * one.mean if one.mean is not None and self.own.mean is None else -math.inf
+
+    def promise(self, one: Entrant) -> tuple[bool, float]:
+        """Larger for those whose next training may change more.
+
+        A candidate that is ahead may be recommended; of the rest those come first whose difference is the nearest to
+        counting, since the others are settled already, or as good as each other.
+        """
+        lead = self.lead(one, self.own)
+        if lead is None:
+            return False, self.rank(one)
+        ahead = one.candidate is not None and lead.difference > 0
+        if one.candidate is None and not lead.counts:
+            return False, abs(lead.difference) / (lead.needed or math.inf)
+        return ahead, lead.difference if ahead else -1.0 - abs(lead.difference)
 
     @property
     def winner(self) -> Entrant | None:
@@ -260,9 +279,9 @@ def race_plan(
 
 
 def _remaining(race: Race, field: Sequence[Entrant]) -> list[Entrant]:
-    """The better half, at least two, the range test's own among them."""
+    """Half of the field, at least two, the range test's own among them: where another training may change most."""
     count = max(2, math.ceil(len(field) / 2))
-    others = sorted((one for one in field if one is not race.own), key=race.rank, reverse=True)
+    others = sorted((one for one in field if one is not race.own), key=race.promise, reverse=True)
     return [race.own, *others[: count - 1]]
 
 

@@ -15,6 +15,7 @@ from clr.trials.race import Entrant, Race, baseline_entrant, entrant_of, field_s
 
 LENGTH = TrainingLength(20, 50)
 OWN = LENGTH.propose(0.1, 10, 1)
+BOTH = ("fixed", "one_cycle")
 Worth = Callable[[Run, int], float | None]
 
 
@@ -90,6 +91,20 @@ def test_the_verdict_is_beside_the_fixed_rate(fixed: float, said: str) -> None:
     text, warnings = verdict(race, race.own, race.entrants[1:])
     assert text.startswith(said)
     assert bool(warnings) == (fixed > 0.95)
+
+
+def test_a_seed_that_is_left_goes_to_the_baseline_that_it_may_settle() -> None:
+    race = run_race(lambda run, seed: {"fixed": 0.88, "one_cycle": 0.9}.get(run.policy, 0.9), field(*BOTH), 5)
+    own, fixed, one_cycle = race.entrants
+    assert [len(one.values) for one in (own, fixed, one_cycle)] == [2, 2, 1]
+
+
+def test_a_candidate_that_is_ahead_goes_on_before_any_baseline() -> None:
+    other = entrant_of(LENGTH.propose(0.2, 10, 1))
+    worth = {OWN.max_lr: 0.9, other.params["max_lr"]: 0.92}
+    race = run_race(lambda run, seed: worth.get(run.max_lr, 0.88), [*field("fixed"), other], 5)
+    assert len(other.values) == 2
+    assert race.winner is other
 
 
 def test_a_decided_race_leaves_trainings_over() -> None:
