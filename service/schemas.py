@@ -25,19 +25,17 @@ class JobCost(BaseModel):
     steps: int = Field(description="optimizer steps taken so far", examples=[1200])
     predicted_steps: int | None = Field(description="of the whole job, where known", examples=[48000])
     seconds: float = Field(description="since the job was started, up to its end", examples=[12.5])
-    predicted_seconds: float | None = Field(
-        description="of the whole job at most, at its pace so far; null until it has one, and once it is over",
-        examples=[480.0],
-    )
 
     @classmethod
     def of(cls, job: Job) -> Self:
         end = job.finished_at or datetime.now(UTC)
         seconds = 0.0 if job.started_at is None else max(0.0, (end - job.started_at).total_seconds())
-        predicted = None
-        if job.steps and job.predicted_steps and job.finished_at is None:
-            predicted = seconds * job.predicted_steps / job.steps
-        return cls(steps=job.steps, predicted_steps=job.predicted_steps, seconds=seconds, predicted_seconds=predicted)
+        return cls(steps=job.steps, predicted_steps=job.predicted_steps, seconds=seconds)
+
+    @property
+    def predicted_seconds(self) -> float | None:
+        """Of the whole job at most, at its pace so far."""
+        return self.seconds * self.predicted_steps / self.steps if self.steps and self.predicted_steps else None
 
 
 class RunUnderWay(BaseModel):
@@ -88,6 +86,10 @@ class JobView(BaseModel):
         examples=[{"optimizer": {"name": "SGD", "args": {"momentum": 0.9}}, "batch_size": 64, "gpus": 1}],
     )
     cost: JobCost
+    predicted_seconds: float | None = Field(
+        description="from its start to its end at most, at its pace so far; null until it has one, and once it is over",
+        examples=[480.0],
+    )
     under_way: list[RunUnderWay] = Field(description="where the runs stand that are being trained")
     error: str | None = Field(description="why it failed")
     cancel_requested: bool
@@ -99,10 +101,14 @@ class JobView(BaseModel):
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        own = {name: getattr(job, name) for name in cls.model_fields.keys() - {"cost", "links", "under_way"}}
-        return cls.model_validate(
-            own | {"cost": JobCost.of(job), "links": Links.of(job.id), "under_way": job.under_way or []}
-        )
+        cost = JobCost.of(job)
+        made = {
+            "cost": cost,
+            "predicted_seconds": None if job.finished_at else cost.predicted_seconds,
+            "under_way": job.under_way or [],
+            "links": Links.of(job.id),
+        }
+        return cls.model_validate({name: getattr(job, name) for name in cls.model_fields.keys() - made.keys()} | made)
 
 
 class StageCost(BaseModel):

@@ -42,7 +42,7 @@ class Progress:
         """Show the job as it was last seen."""
         stage = job.document["stage"] if job.state == "running" else None
         cost = job.document["cost"]
-        steps, predicted = cost["steps"], cost.get("predicted_seconds")
+        steps, predicted = cost["steps"], job.document.get("predicted_seconds")
         left = "" if predicted is None else f"about {duration(predicted - cost['seconds'])} left"
         runs = "".join(map(_where, (job.document.get("under_way") or [])[:SHOWN_RUNS]))
         self._bar.update(
