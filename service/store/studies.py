@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import optuna
@@ -15,14 +16,16 @@ REMEMBERED = 100
 """Jobs whose finished trials are held in memory, about 2 kB each."""
 
 _open: dict[tuple[int, str], RDBStorage] = {}
+_opening = Lock()  # two that open one at once would leave the connections of the one that is forgotten open
 
 
 def storage(url: str) -> RDBStorage:
     """The storage of all studies; one a process, because connections do not survive a fork."""
     key = os.getpid(), url
-    if key not in _open:
-        _open[key] = _connect(url)
-    return _open[key]
+    with _opening:
+        if key not in _open:
+            _open[key] = _connect(url)
+        return _open[key]
 
 
 @lru_cache(maxsize=REMEMBERED)

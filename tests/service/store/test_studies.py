@@ -1,7 +1,9 @@
 """Optuna's studies beside the project's tables, in both databases."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import optuna
 import pytest
@@ -65,3 +67,15 @@ def test_sqlite_studies_write_to_the_log_ahead_and_wait_for_other_writers(migrat
         }
     studies.dispose()
     assert settings == {"journal_mode": "wal", "synchronous": 1, "busy_timeout": 30_000}
+
+
+def test_threads_that_ask_at_once_get_the_same_storage(database_url: str) -> None:
+    together = Barrier(8)
+
+    def ask() -> object:
+        together.wait(60)
+        return studies.storage(database_url)
+
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(ask) for _ in range(8)]
+    assert len({one.result() for one in asked}) == 1
