@@ -20,6 +20,15 @@ from service.store import studies
 from service.store.database import Database, migrate
 
 
+LONGEST_FIRST = ("e2e", "worker", "test_benchmarks.py", "service", "clr")
+"""Of two processes that take one file after the other, none is left with a long one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.relative_to(Path(__file__).parent).parts[0], len(ranks)))
+
+
 class Server:
     """A running PostgreSQL."""
 

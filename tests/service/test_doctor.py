@@ -83,8 +83,8 @@ def test_ray_and_torch_that_do_not_start_fail_with_their_last_words(
     (tmp_path / "torch.py").write_text("raise ImportError('no libcuda here')")
     (tmp_path / "ray.py").write_text("import time; time.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(doctor, "PROBE_S", 1.5)
     assert finding("gpu", Settings()).found == "torch: ImportError: no libcuda here"
+    monkeypatch.setattr(doctor, "PROBE_S", 1.5)
     assert finding("ray", Settings()).found == "embedded: no answer within 1.5 s"
 
 
@@ -94,6 +94,7 @@ def test_the_command_tells_all_checks_and_fails_when_one_does(
 ) -> None:
     monkeypatch.setenv("CLR_HOME", str(tmp_path / "new"))
     monkeypatch.setenv("CLR_PORT", "0")
+    monkeypatch.setattr(doctor, "PROBE_S", 150)
     ran = run("doctor", "--json")
     found = json.loads(ran.out)
     assert [one["check"] for one in found] == list(CHECKS)
