@@ -54,9 +54,11 @@ def tool_server(url: str, token: str | None = None) -> MCPServer[None]:
 
     server: MCPServer[None] = MCPServer("clr", instructions=INSTRUCTIONS, version=version("clr"), lifespan=lifespan)
     tools = _Tools(client)
-    for reading in (tools.tasks, tools.watch, tools.recommend, tools.analyze):
-        server.tool(annotations=READS)(reading)
+    server.tool(annotations=READS)(tools.tasks)
     server.tool()(tools.submit)
+    server.tool(annotations=READS)(tools.watch)
+    server.tool(annotations=READS)(tools.recommend)
+    server.tool(annotations=READS)(tools.analyze)
     server.tool(annotations=ToolAnnotations(destructive_hint=True))(tools.cancel)
     return server
 
