@@ -19,7 +19,6 @@ import pytest
 from service.store import studies
 from service.store.database import Database, migrate
 
-
 LONGEST_FIRST = ("e2e", "worker", "test_benchmarks.py", "service", "clr")
 """Of two processes that take one file after the other, none is left with a long one at the end."""
 
