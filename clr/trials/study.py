@@ -250,16 +250,19 @@ class StudyMirror:
         self._number: int | None = None
         self._shown = 0  # trials of which nothing can change any more
 
-    def show(self, study: Study, *, over: bool = False) -> None:
+    def show(self, study: Study, *, over: bool = False, trials: int | None = None) -> None:
         """Bring the store in line with ``study``: one trial for each of its own, in order.
 
         Args:
             study: as it is now.
             over: whether the search has ended: then no trial is left running.
+            trials: how many of its first trials to show, >= 0; None: all. What was ordered and nobody took is none yet.
         """
+        self._show(study.optuna.get_trials(deepcopy=False)[:trials], study, over)
+
+    def _show(self, trials: list[optuna.trial.FrozenTrial], study: Study, over: bool) -> None:
         from optuna.trial import TrialState
 
-        trials = study.optuna.get_trials(deepcopy=False)
         if self._number is None:
             self._number = self._begin(study, len(trials))
         there = self.storage.get_all_trials(self._number, deepcopy=False)

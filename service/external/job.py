@@ -154,12 +154,13 @@ def _settle(database: Database, job_id: str) -> None:
         if lease is None:
             return
         session = sessions.rebuild(transaction, job, in_hands=True)
-        session.next()
+        session.next()  # an order that nobody takes: its trial is not shown
+        taken = len(runs.of_stage(transaction, job_id, "search"))
         finished = job.state in jobs.FINISHED
     try:
         if session.study is not None:
             mirror = StudyMirror(studies.remembering(database.url, job_id), job_id, session.attributes)
-            mirror.show(session.study, over=finished)
+            mirror.show(session.study, over=finished, trials=taken)
     finally:
         with database.begin() as transaction:
             jobs.let_go(transaction, lease)

@@ -88,12 +88,16 @@ def _ended_twice(session: Session) -> Iterator[str]:
 
 
 def _told_wrongly(session: Session, world: World, stored: dict[str, Job]) -> Iterator[str]:
-    """Where a follower, over all interruptions, did not hear each event once and in order."""
+    """Where a follower, over all interruptions, did not hear each event once and in order.
+
+    The store keeps the latest alone of those that tell how far a job is: others were told, and are there no more.
+    """
     for job_id, told in world.told.items():
         if job_id in stored:
             there = list(session.scalars(select(EventRow.id).where(EventRow.job_id == job_id).order_by(EventRow.id)))
-            if told != there:
-                yield f"{job_id}: {len(told)} of {len(there)} events, {len(told) - len(set(told))} twice"
+            missed = set(there) - set(told)
+            if missed or told != sorted(set(told)):
+                yield f"{job_id}: not told of {sorted(missed)}, {len(told) - len(set(told))} twice"
 
 
 def _unlike_their_study(session: Session, url: str, ended: list[Job]) -> Iterator[str]:

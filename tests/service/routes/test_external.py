@@ -86,6 +86,19 @@ def test_a_trainer_is_given_the_whole_method_and_its_job_succeeds(
 
 
 @ON_SQLITE
+def test_a_study_has_no_trial_for_a_run_that_nobody_has_asked_for(client: httpx.Client, database: Database) -> None:
+    job = submit(client)
+    while (run := ask(client, job).json())["stage"] != "search":
+        assert train(client, job, run).status_code == 200
+    assert train(client, job, run).status_code == 200
+    study = studies.find(database.url, job)
+    assert study is not None
+    assert len(study.trials) == 1, "the next is known to the service alone"
+    assert client.post(f"/v1/jobs/{job}/cancel").status_code == 202
+    assert len(study.trials) == 1
+
+
+@ON_SQLITE
 def test_a_run_says_how_to_train_it(client: httpx.Client) -> None:
     run = ask(client, submit(client)).json()
     assert (run["stage"], run["number"], run["attempt"], run["policy"]) == ("range_test", 0, 1, "exponential_ramp")
