@@ -20,7 +20,7 @@ import httpx
 
 SPEC = Path(__file__).with_name("digits.json")
 CLR = Path(sys.executable).with_name("clr")
-START_S = 60
+START_S = 180
 STOP_S = 15
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from service.store import studies
 from service.store.database import Database, migrate
@@ -22,10 +23,22 @@ from service.store.database import Database, migrate
 LONGEST_FIRST = ("e2e", "worker", "test_benchmarks.py", "service", "clr")
 """Of two processes that take one file after the other, none is left with a long one at the end."""
 
+TOGETHER = ("tests/e2e/", "tests/worker/")
+"""Folders whose tests share what takes long to start, a service or a Ray: one process runs all of each."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path.relative_to(Path(__file__).parent).parts[0], len(ranks)))
+
+
+class _Scheduling(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    return _Scheduling(config, log)
 
 
 class Server:
