@@ -62,11 +62,14 @@ class Look:
                 titleColor=self.label,
                 titleFontWeight="normal",
                 titlePadding=8,
+                labelSeparation=6,
                 gridColor=self.grid,
                 domainColor=self.faint,
                 tickColor=self.faint,
             ),
-            legend=alt.LegendConfig(labelColor=self.label, titleColor=self.label, titleFontWeight="normal"),
+            legend=alt.LegendConfig(
+                labelColor=self.label, labelLimit=self.width - 20, titleColor=self.label, titleFontWeight="normal"
+            ),
             title=alt.TitleConfig(color=self.ink, subtitleColor=self.label, fontSize=13, fontWeight=600),
             view=alt.ViewConfig(strokeWidth=0),
         )

@@ -263,8 +263,13 @@ class Course:
     def _new_study(self) -> Study:
         assert self.spec.search is not None
         assert self.bounds is not None
+        search, asked = self.spec.search, self.spec.search.epochs or self.spec.epochs
+        if search.stepsize_multiplier is not None and self.trial_length.epochs < asked:
+            share = self.trial_length.epochs / asked  # as many cycles in a trial that the budget shortens
+            low, high = search.stepsize_multiplier
+            search = search.model_copy(update={"stepsize_multiplier": (share * low, share * high)})
         study = Study(
-            self.spec.search,
+            search,
             self.bounds,
             self.trial_length,
             self.training.direction,

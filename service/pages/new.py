@@ -95,7 +95,8 @@ class _Form:
     def __init__(self, database: Database, settings: Settings, name: str) -> None:
         with database.read() as session:
             self.tasks = {row.name: row for row in workers.tasks(session)}
-            usual = [job.task for job in jobs.browse(session, limit=1)] + [*self.tasks, ""]
+            newest = [job.task for job in jobs.browse(session, limit=1) if job.task in self.tasks]
+            usual = [*newest, *self.tasks, ""]
         self.database, self.settings = database, settings
         self.task = name or usual[0]
         self.fields = dict(_spec_fields())

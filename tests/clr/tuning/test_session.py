@@ -237,6 +237,18 @@ def test_a_budget_that_holds_few_trainings_shortens_them_and_says_so() -> None:
     assert session.recommendation.stepsize == LENGTH.steps // 2, "it is recommended for the whole training"
 
 
+@pytest.mark.parametrize("epochs", [2.5, 5])
+def test_trials_of_a_short_training_that_the_budget_shortens_find_their_whole_cycles(epochs: float) -> None:
+    spec = JobSpec(task="digits", epochs=epochs, budget=2)
+    session = Session(spec, Training(TrainingLength(epochs, 100), "loss", "minimize"))
+    orders = finish(session, bowl())
+    assert any(order.stage == "search" for order in orders)
+    assert session.steps <= 2 * epochs * 100
+    found = session.recommendation
+    assert found is not None
+    assert found.stepsize == round(epochs * 100 / 2), "one cycle over the whole training"
+
+
 @pytest.mark.parametrize("max_lr", [0.001, 0.02])
 def test_no_rate_above_the_callers_own_limit_is_tried(max_lr: float) -> None:
     session = make(range_test={"max_lr": max_lr}, budget=12)
