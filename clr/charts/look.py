@@ -68,7 +68,7 @@ class Look:
                 tickColor=self.faint,
             ),
             legend=alt.LegendConfig(
-                labelColor=self.label, labelLimit=self.width - 20, titleColor=self.label, titleFontWeight="normal"
+                labelColor=self.label, labelLimit=self.width - 40, titleColor=self.label, titleFontWeight="normal"
             ),
             title=alt.TitleConfig(color=self.ink, subtitleColor=self.label, fontSize=13, fontWeight=600),
             view=alt.ViewConfig(strokeWidth=0),

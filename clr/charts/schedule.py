@@ -29,7 +29,7 @@ def schedule_chart(recommendations: Mapping[str, Document], epochs: float, look:
         "name:N",
         sort=None,
         scale=alt.Scale(domain=list(recommendations), range=look.hues(len(recommendations))),
-        legend=alt.Legend(title=None, orient="bottom", columns=1, labelLimit=look.width) if several else None,
+        legend=alt.Legend(title=None, orient="bottom", columns=1) if several else None,
     )
     marks = alt.Chart(data(rows), width=look.width, height=look.height * 0.7, config=look.config())
     chart: alt.Chart = marks.mark_line(strokeWidth=2).encode(
