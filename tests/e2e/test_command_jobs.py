@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +16,8 @@ from clr.client.sync import Client, Job
 from tests.conftest import wait_until_gone
 from tests.e2e.conftest import serving
 
+pytestmark = pytest.mark.timeout(400)
+
 AWK = Path(__file__).parents[2] / "examples" / "commands" / "least_squares.awk"
 GPUS = 4
 MARK = "clr_test_command_jobs_sleeper"
@@ -27,12 +30,14 @@ if len(devices.split(",")) != {GPUS}:
 import clr
 run = clr.current_run()
 for step in range(run.steps):
+    run.lr(step)
     run.log(loss=1.0 + (step % 3))
 """
 SLEEPER = f"""
 import time, clr
 run = clr.current_run()
 for step in range(run.steps):
+    run.lr(step)
     run.log(loss=1.0)
     time.sleep(0.05)  # {MARK}
 """
@@ -72,23 +77,23 @@ def test_a_program_is_tuned_and_compared_within_its_budget(client: Client) -> No
 
 
 def test_a_run_has_the_devices_that_were_asked_for(client: Client) -> None:
-    job = submit(client, "python", "-c", DEVICES, resources={"gpus": GPUS}).wait(300)
+    job = submit(client, sys.executable, "-c", DEVICES, resources={"gpus": GPUS}).wait(300)
     assert (job.state, job.error) == ("succeeded", None)
     assert job.document["trained_with"]["gpus"] == GPUS
-    refused = submit(client, "python", "-c", DEVICES, resources={"gpus": GPUS + 1}).wait(300)
+    refused = submit(client, sys.executable, "-c", DEVICES, resources={"gpus": GPUS + 1}).wait(300)
     assert refused.state == "failed"
     assert "no node has" in str(refused.error)
 
 
 def test_a_crash_fails_the_job_with_the_last_that_was_printed(client: Client) -> None:
-    job = submit(client, "python", "-c", "raise SystemExit('no such data: /data/train')").wait(300)
+    job = submit(client, sys.executable, "-c", "raise SystemExit('no such data: /data/train')").wait(300)
     assert job.state == "failed"
     assert "ended with code 1 after 0 of" in str(job.error)
     assert "no such data: /data/train" in str(job.error)
 
 
 def test_a_run_under_way_is_told_and_ends_with_the_job_that_is_cancelled(client: Client) -> None:
-    job = submit(client, "python", "-c", SLEEPER)
+    job = submit(client, sys.executable, "-c", SLEEPER)
     deadline = time.monotonic() + 180
     while not (standing := job.refresh().document["under_way"]) or standing[0]["step"] == 0:
         assert time.monotonic() < deadline, job.document
