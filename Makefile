@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo serve test test-long lint audit sbom docs clean
+.PHONY: help setup demo serve test test-long lint audit sbom lock docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make lint    format, lint, types, import rules and the compose file alone"
 	@echo "make audit   known vulnerabilities of what is installed, where their list can be reached"
 	@echo "make sbom    what is installed as CycloneDX, in build/sbom.json"
+	@echo "make lock    what server and worker need, each with its hashes, in requirements.txt"
 	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make setup   the virtual environment in $(VENV) that all of these use"
 
@@ -57,6 +58,9 @@ audit: $(STAMP)
 sbom: $(STAMP)
 	@mkdir -p build
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/sbom.json $(BIN)/python
+
+lock: $(STAMP)
+	$(BIN)/python .ci/lock > requirements.txt
 
 # Faults of all kinds at random on real services, five minutes on each database; then what must hold is checked.
 test-long: $(STAMP)

@@ -99,11 +99,14 @@ class Runs:
         self.session, self.mirror = session, mirror
         over = False
         while not over or self._flights:
-            while not over and self._has_room() and not isinstance(order := session.next(), Waiting):
+            orders: list[Order] = []
+            while not over and self._has_room(len(orders)) and not isinstance(order := session.next(), Waiting):
                 if isinstance(order, Order):
-                    self._start(order)
+                    orders.append(order)
                 else:
                     over = True
+            if orders:
+                self._start(orders)
             try:
                 if self._flights:
                     self._go_on()
@@ -117,7 +120,7 @@ class Runs:
                 self.drop()
                 self._show_study("search", over=True)
                 raise
-        self._publish(over=True)
+        self._publish()
 
     @property
     def seconds(self) -> float:
@@ -146,22 +149,27 @@ class Runs:
         with suppress(RayError):  # what cannot be cancelled has ended, with its machine
             self.engine.cancel(streams)
 
-    def _has_room(self) -> bool:
-        return len(self._flights) < self.engine.cluster.slots(self.resources)
+    def _has_room(self, more: int) -> bool:
+        return len(self._flights) + more < self.engine.cluster.slots(self.resources)
 
-    def _start(self, order: Order) -> None:
-        values = order.run.to_dict()
+    def _start(self, orders: list[Order]) -> None:
+        """Begin runs, in one transaction for all."""
+        stage = orders[-1].stage
         with self.database.begin() as session:
-            attempt = runs.start(
-                session, self.lease, stage=order.stage, number=order.number, params=order.params, run=values
-            )
-            if order.stage != self._stage:
-                self._tell_progress(session, order.stage)
-        checkpoint = self.checkpoints.of(order.stage, order.number)
-        about: RunName = {"stage": order.stage, "number": order.number, "attempt": attempt}
-        stream = self.engine.stream(self.trainee, self.bundle, values, about, self.resources, checkpoint)
-        self._flights[stream] = _Flight(order, attempt, stream)
-        self._show_study(order.stage)
+            attempts = [self._begin(session, order) for order in orders]
+            if stage != self._stage:
+                self._tell_progress(session, stage)
+        for order, attempt in zip(orders, attempts, strict=True):
+            checkpoint = self.checkpoints.of(order.stage, order.number)
+            about: RunName = {"stage": order.stage, "number": order.number, "attempt": attempt}
+            run = order.run.to_dict()
+            stream = self.engine.stream(self.trainee, self.bundle, run, about, self.resources, checkpoint)
+            self._flights[stream] = _Flight(order, attempt, stream)
+        self._show_study(stage)
+
+    def _begin(self, transaction: Transaction, order: Order) -> int:
+        place: dict[str, Any] = {"stage": order.stage, "number": order.number}
+        return runs.start(transaction, self.lease, **place, params=order.params, run=order.run.to_dict())
 
     def _go_on(self) -> None:
         """Wait a moment for points; write what is new, and what follows from the runs that have ended."""
@@ -175,9 +183,8 @@ class Runs:
         for flight in ended:
             del self._flights[flight.stream]
             MEASURES.run_ended(flight.order.stage, self._written - flight.began)
-            self._show_study(flight.order.stage)
         if ended:
-            self._publish()
+            self._show_study(ended[-1].order.stage)
 
     def _has_ended(self, flight: _Flight) -> bool:
         """Take the next point of a run; whether there are no more, or none worth waiting for."""
@@ -219,7 +226,7 @@ class Runs:
                 raise RunFailed(message)
         else:
             pause(self.check)
-        self._start(self.session.hand_out_again(*flight.place))
+        self._start([self.session.hand_out_again(*flight.place)])
 
     def _fail(self, flight: _Flight, error: str) -> None:
         self._flights.pop(flight.stream, None)
@@ -240,6 +247,7 @@ class Runs:
         self._written = time.monotonic()
         if not (new or ended):
             return
+        news = self._news() if ended else None
         with self.database.begin() as session:
             for flight in new:
                 runs.append(session, self.lease, **flight.identity, points=flight.unwritten)
@@ -247,6 +255,8 @@ class Runs:
             for flight, one in zip(ended, told, strict=True):
                 runs.finish(session, self.lease, **flight.identity, state=one.state, value=one.value, steps=one.steps)
             self._tell_progress(session, next(iter(self._flights.values())).order.stage)
+            if news is not None:
+                self._recommend(session, news)
 
     def _tell_progress(self, transaction: Transaction, stage: Stage) -> None:
         steps = self.session.steps_so_far
@@ -255,24 +265,30 @@ class Runs:
         jobs.progress(transaction, self.lease, stage=stage, progress=share, steps=steps, under_way=standing)
         self._stage = stage
 
-    def _publish(self, *, over: bool = False) -> None:
-        """Store what the session says now, where that is new."""
+    def _publish(self) -> None:
+        """Store what the session says at its end."""
+        if (news := self._news(over=True)) is not None:
+            with self.database.begin() as session:
+                self._recommend(session, news)
+        self._show_study("search", over=True)
+
+    def _news(self, *, over: bool = False) -> dict[str, Any] | None:
+        """What the session recommends now, where that is new, or its last word."""
         self.session.seconds = self.seconds
         found = self.session.recommendation
         if found is None:
-            return
+            return None
         document = found.to_dict()
         said = {name: value for name, value in document.items() if name != "cost"}
-        if said != self._said or over:
-            with self.database.begin() as session:
-                if self.session.range_test is not None and not self._range_test_is_told:
-                    jobs.set_range_test(session, self.lease, self.session.range_test.to_dict())
-                    self._range_test_is_told = True
-                optimizer = recommendations.optimizer_of(self.session.trained_with)
-                recommendations.put(session, self.lease, document, task=self.session.spec.task, optimizer=optimizer)
-            self._said = said
-        if over:
-            self._show_study("search", over=True)
+        before, self._said = self._said, said
+        return document if over or said != before else None
+
+    def _recommend(self, transaction: Transaction, document: dict[str, Any]) -> None:
+        if self.session.range_test is not None and not self._range_test_is_told:
+            jobs.set_range_test(transaction, self.lease, self.session.range_test.to_dict())
+            self._range_test_is_told = True
+        optimizer = recommendations.optimizer_of(self.session.trained_with)
+        recommendations.put(transaction, self.lease, document, task=self.session.spec.task, optimizer=optimizer)
 
     def _show_study(self, stage: str, *, over: bool = False) -> None:
         if stage == "search" and self.session.study is not None:

@@ -248,6 +248,7 @@ class StudyMirror:
     def __init__(self, storage: optuna.storages.BaseStorage, name: str, attributes: Attributes) -> None:
         self.storage, self.name, self.attributes = storage, name, attributes
         self._number: int | None = None
+        self._there: list[optuna.trial.FrozenTrial] = []  # as they are shown
         self._shown = 0  # trials of which nothing can change any more
 
     def show(self, study: Study, *, over: bool = False, trials: int | None = None) -> None:
@@ -265,12 +266,13 @@ class StudyMirror:
 
         if self._number is None:
             self._number = self._begin(study, len(trials))
-        there = self.storage.get_all_trials(self._number, deepcopy=False)
+            self._there = list(self.storage.get_all_trials(self._number, deepcopy=False))
         for trial in trials[self._shown :]:
-            if trial.number >= len(there):
+            if trial.number >= len(self._there):
                 self.storage.create_new_trial(self._number, template_trial=trial)
-            elif not there[trial.number].state.is_finished():
-                self._bring_up(trial, there[trial.number].intermediate_values)
+            elif not self._there[trial.number].state.is_finished():
+                self._bring_up(trial, self._there[trial.number].intermediate_values)
+        self._there[self._shown : len(trials)] = trials[self._shown :]
         while self._shown < len(trials) and trials[self._shown].state.is_finished():
             self._shown += 1
         if over:

@@ -34,6 +34,10 @@ alive, renews it by the present clock within a second."""
 ABANDONED = and_(Job.state == "running", or_(Job.lease_until < now_s(), Job.lease_until > now_s() + LONGEST_LEASE_S))
 
 
+_HELD = "clr_lease"
+"""Of a transaction's session: the lease by which it holds its job's row, where it does."""
+
+
 @dataclass(frozen=True)
 class Lease:
     """The right to work on a job, until someone holds a later fencing token for it."""
@@ -212,6 +216,8 @@ def first(condition: ColumnElement[bool], mode: str) -> Select[str, int, int, st
 
 def fence(session: Session, lease: Lease, **columns: Any) -> None:
     """Write ``columns`` and hold the job's row until the transaction ends; LeaseLost unless the lease still holds."""
+    if not columns and session.info.get(_HELD) == lease:
+        return
     held = (
         Job.id == lease.job_id,
         Job.fencing_token == lease.fencing_token,
@@ -223,6 +229,7 @@ def fence(session: Session, lease: Lease, **columns: Any) -> None:
             f"job {lease.job_id} must be running under fencing token {lease.fencing_token} ({lease.owner}), but "
             f"{_present(session, lease.job_id)}: stop the work, nothing was written"
         )
+    session.info[_HELD] = lease if columns.get("state", "running") == "running" else None
 
 
 def _present(session: Session, job_id: str) -> str:
@@ -362,6 +369,7 @@ def hold(session: Session, lease: Lease, *, lease_s: float) -> Lease | None:
     mine = {"fencing_token": Job.fencing_token + 1, "claim_id": claim_id, "lease_until": now_s() + lease_s}
     if not changed(session, update(Job).where(*free).values(mine)):
         return None
+    session.info.pop(_HELD, None)
     return Lease(lease.job_id, lease.fencing_token + 1, lease.owner, claim_id)
 
 
@@ -396,6 +404,7 @@ def _end(session: Session, job_id: str, state: str, **error: str) -> None:
 
 
 def _write(session: Session, job_id: str, **columns: Any) -> None:
+    session.info.pop(_HELD, None)
     changed(session, update(Job).where(Job.id == job_id).values(**columns))
 
 
