@@ -1,7 +1,8 @@
-"""What a long training leaves and takes: one run of so many steps of the digits through ``clr serve``.
+"""What a long training leaves and takes: one run of so many steps through ``clr serve``.
 
-    python -m benchmarks.long_run                     # 1,000,000 steps
+    python -m benchmarks.long_run                     # 1,000,000 steps of the digits
     python -m benchmarks.long_run --steps 100000
+    python -m benchmarks.long_run --command           # of examples/commands/least_squares.awk
 
 Prints one JSON document: seconds, size of the database after the job, the most memory that API, worker and Ray's
 training process held (resident), the longest time between two reports of the run's step, seconds to open the job's page
@@ -34,7 +35,7 @@ PAGES = 5
 @contextmanager
 def service(home: Path) -> Iterator[tuple[str, psutil.Process]]:
     """Where ``clr serve`` answers, and its process."""
-    environment = os.environ | {"CLR_HOME": str(home), "CLR_CPUS": "1"}
+    environment = os.environ | {"CLR_HOME": str(home), "CLR_CPUS": "1", "CLR_ALLOW_CODE": "true"}
     log = home / "log"
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
     with log.open("w") as file, subprocess.Popen(command, env=environment, stderr=file) as process:
@@ -69,11 +70,21 @@ def opened(url: str) -> float:
     return round(min(times), 3)
 
 
-def followed(client: Client, url: str, serve: psutil.Process, steps: int) -> dict[str, Any]:
+DIGITS = {"task": "digits", "args": {"hidden": 16}}
+
+AWK = {
+    "mode": "command",
+    "command": ["awk", "-f", str(Path(__file__).parents[1] / "examples" / "commands" / "least_squares.awk")],
+    "iterations_per_epoch": ITERATIONS_PER_EPOCH,
+    "direction": "minimize",
+}
+
+
+def followed(client: Client, url: str, serve: psutil.Process, steps: int, trained: dict[str, Any]) -> dict[str, Any]:
     """Submit the job and look at it until it is over."""
     epochs = steps / ITERATIONS_PER_EPOCH
     search = {"trials": 1, "stepsize_multiplier": [epochs / 2, epochs / 2]}
-    job = client.submit({"task": "digits", "epochs": epochs, "search": search, "confirm": None, "args": {"hidden": 16}})
+    job = client.submit({"epochs": epochs, "search": search, "confirm": None} | trained)
     most: dict[str, int] = {}
     changed, step, silent, page = time.monotonic(), -1, 0.0, 0.0
     while not job.refresh().finished:
@@ -110,10 +121,11 @@ def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1_000_000, help="of the run")
+    parser.add_argument("--command", action="store_true", help="a program as the trainer, not a task")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         with service(Path(home)) as (url, serve):
-            found = followed(Client(url), url, serve, chosen.steps)
+            found = followed(Client(url), url, serve, chosen.steps, AWK if chosen.command else DIGITS)
         print(json.dumps(found | kept(Path(home) / "clr.db"), indent=2))
 
 

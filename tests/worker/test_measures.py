@@ -34,6 +34,7 @@ def test_lost_leases_and_seconds_of_training_reach_the_store(
             assert time.monotonic() < deadline
             time.sleep(0.02)
     assert ended["leases_lost"] == 1
+    assert ended["steps"]["range_test"] == work.job(job_id).steps
     number, seconds = ended["runs"]["range_test"]
     assert number >= 3
     assert seconds > 0

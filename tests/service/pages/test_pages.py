@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from clr.trials.baselines import did_better
+from clr.tuning.recommendation import PROVISIONAL
 from service.pages.page import FOLDER
 from service.store import jobs
 
@@ -122,6 +123,28 @@ def test_a_baseline_that_won_is_shown_with_its_own_lines(
     assert "Instead: one cycle at 0.1, mean 0.99" in page
     assert "OneCycleLR(...)" in page
     assert "not shown" not in page
+
+
+def test_a_long_run_is_no_silent_one(client: httpx.Client, worker: Any, submit: Submit) -> None:
+    job_id = submit()["id"]
+    worker.claim()
+    standing = {"stage": "search", "number": 3, "step": 41_000, "steps": 108_000, "loss": 0.25}
+    worker.write(jobs.progress, stage="search", progress=0.4, steps=42_000, under_way=[standing])
+    assert "search, run 3: step 41\u202f000 of 108\u202f000, loss 0.25" in text(client.get(f"/jobs/{job_id}"))
+    assert client.get(f"/v1/jobs/{job_id}").json()["under_way"] == [standing]
+    worker.write(jobs.succeed)
+    assert client.get(f"/v1/jobs/{job_id}").json()["under_way"] == []
+
+
+def test_bounds_that_are_provisional_are_said_to_be(
+    client: httpx.Client, worker: Any, submit: Submit, recommendation: dict[str, Any]
+) -> None:
+    job_id = submit()["id"]
+    worker.claim()
+    worker.recommend(recommendation | {"job_id": job_id, "reasons": [PROVISIONAL]})
+    assert PROVISIONAL in text(client.get(f"/jobs/{job_id}"))
+    worker.recommend(recommendation | {"job_id": job_id})
+    assert PROVISIONAL not in text(client.get(f"/jobs/{job_id}"))
 
 
 def test_a_job_that_succeeded_is_extended_from_its_page(

@@ -39,9 +39,10 @@ def test_the_queue_and_what_runs_are_counted(client: httpx.Client, worker: Any, 
 def test_what_workers_measured_is_told_while_they_live(client: httpx.Client, worker: Any, database: Database) -> None:
     assert scraped(client)("clr_leases_lost_total", worker="w1") == 0
     with database.begin() as session:
-        workers.seen(session, "w1", {"leases_lost": 2, "runs": {"search": [4, 1.5]}})
+        workers.seen(session, "w1", {"leases_lost": 2, "runs": {"search": [4, 1.5]}, "steps": {"search": 700}})
     value = scraped(client)
     assert (value("clr_workers"), value("clr_leases_lost_total", worker="w1")) == (1, 2)
+    assert value("clr_training_steps_total", worker="w1", stage="search") == 700
     assert value("clr_trial_seconds_count", worker="w1", stage="search") == 4
     assert value("clr_trial_seconds_sum", worker="w1", stage="search") == 1.5
     with database.begin() as session:
