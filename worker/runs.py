@@ -189,7 +189,7 @@ class Runs:
     def _has_ended(self, flight: _Flight) -> bool:
         """Take the next point of a run; whether there are no more, or none worth waiting for."""
         try:
-            attempt, _restored, data = self.engine.next(flight.stream)
+            attempt, restored, data = self.engine.next(flight.stream)
         except StopIteration:
             return True
         except LostRun as error:
@@ -202,7 +202,8 @@ class Runs:
             return False
         point = Point.from_dict(data)
         flight.unwritten.append(data)
-        MEASURES.steps_taken(flight.order.stage, max(0, point.step - flight.steps))
+        if not restored:
+            MEASURES.steps_taken(flight.order.stage, point.step - flight.steps)
         flight.steps = point.step
         stop = self.session.hear(*flight.place, [point]).stop
         if stop:
