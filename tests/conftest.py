@@ -147,18 +147,25 @@ class Reused:
         if self._connection is None:
             self._name = self._server.create(self._template)
             self._connection = psycopg.connect(self._server.url_of(self._name), autocommit=True)
-            self._tables = self._connection.execute(SHAPE).fetchall()
+            self._tables, self._kept = self._connection.execute(SHAPE).fetchall(), self._versions()
             self._empty = "; ".join(
                 ["SET session_replication_role = replica"]  # no foreign key is in the way
-                + [f"DELETE FROM {name}" for name in sorted({row[0] for row in self._tables if row[1] == "r"} - KEPT)]
+                + [
+                    f"DELETE FROM {name}"
+                    for name in sorted({row[0] for row in self._tables if row[1] == "r"} - set(KEPT))
+                ]
                 + [f"ALTER SEQUENCE {row[0]} RESTART" for row in self._tables if row[1] == "S"]
             )
         yield self._server.url_of(self._name)
         self._connection.execute(OTHERS_LEAVE)
-        if self._connection.execute(SHAPE).fetchall() == self._tables:
+        if (self._connection.execute(SHAPE).fetchall(), self._versions()) == (self._tables, self._kept):
             self._connection.execute(self._empty)
         else:
             self.drop()
+
+    def _versions(self) -> list[Any]:
+        assert self._connection is not None
+        return [self._connection.execute(f"TABLE {name}").fetchall() for name in KEPT]
 
     def drop(self) -> None:
         if self._connection is not None:
@@ -167,7 +174,7 @@ class Reused:
             self._connection = None
 
 
-KEPT = {"clr_alembic_version", "alembic_version", "version_info"}  # what a migrated database holds
+KEPT = ("clr_alembic_version", "alembic_version", "version_info")  # what a migrated database holds
 SHAPE = """SELECT relname, relkind::text, (SELECT string_agg(attname || format_type(atttypid, atttypmod), ',') FROM
 pg_attribute WHERE attrelid = pg_class.oid) FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1"""
 OTHERS_LEAVE = """SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
