@@ -243,7 +243,7 @@ def test_trials_of_a_short_training_that_the_budget_shortens_find_their_whole_cy
     session = Session(spec, Training(TrainingLength(epochs, 100), "loss", "minimize"))
     orders = finish(session, bowl())
     assert any(order.stage == "search" for order in orders)
-    assert session.steps <= 2 * epochs * 100
+    assert session.steps_so_far <= 2 * epochs * 100
     found = session.recommendation
     assert found is not None
     assert found.stepsize == round(epochs * 100 / 2), "one cycle over the whole training"
