@@ -85,6 +85,11 @@ class Settings(BaseSettings):
         default_factory=lambda given: given["home"] / "notify-secret",
         description="file with the key that notices are signed with; made when the first one is sent",
     )
+    tracking: Annotated[str, Field(pattern=r"^(mlflow|wandb|tensorboard):.")] | None = Field(
+        None,
+        description="where workers write each job that succeeded, as `mlflow:URI`, `wandb:FOLDER` or "
+        "`tensorboard:FOLDER`; and where `clr track` does",
+    )
     log_format: Literal["text", "json"] = Field("text", description="lines for people, or a JSON object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 

@@ -20,7 +20,7 @@ from service.store.database import Database
 from service.store.errors import LeaseLost
 from service.store.jobs import Lease
 from service.store.models import Job
-from worker import environment
+from worker import environment, record
 from worker.checkpoints import Checkpoints
 from worker.engine import Engine, pause
 from worker.errors import OUTAGE, Cancelled, HandedBack, LimitReached, LostRun, RunFailed
@@ -111,6 +111,8 @@ class JobDriver:
                 transition(session, self.lease, *details)
             if transition is not jobs.release:
                 self.runs.checkpoints.remove()
+            if transition is jobs.succeed and self.settings.tracking is not None:
+                record.write(self.database, self.lease.job_id, self.settings.tracking)
         except (LeaseLost, *OUTAGE) as error:
             log.warning("left to its next owner at the end: job=%s: %s", self.lease.job_id, error)
 

@@ -41,7 +41,9 @@ class TrackedTrial(Protocol):
 class TrackedJob(Protocol):
     """A finished job of a service, as ``clr.Client`` gives it."""
 
-    document: dict[str, Any]
+    @property
+    def document(self) -> dict[str, Any]:
+        """Its id and name, among others."""
 
     def recommendation(self) -> Recommendation:
         """What was found."""

@@ -21,7 +21,7 @@ def test_every_setting_is_in_the_table_and_no_other() -> None:
     table = {
         name for line in SETTINGS.splitlines() if line.startswith("| `CLR_") for name in re.findall(r"CLR_\w+", line)
     }
-    client_side = {"CLR_URL", "CLR_TOKEN", "CLR_TRACKING"}
+    client_side = {"CLR_URL", "CLR_TOKEN"}
     assert table == {f"CLR_{field}".upper() for field in Settings.model_fields} | client_side
 
 
@@ -85,4 +85,4 @@ def test_the_page_of_settings_has_each_with_its_default_and_what_it_is() -> None
     assert {name: written.get(name) for name in Settings.model_fields} == {
         name: (default(name, field.default), field.description) for name, field in fields
     }
-    assert written.keys() - Settings.model_fields.keys() == {"url", "token", "tracking"}
+    assert written.keys() - Settings.model_fields.keys() == {"url", "token"}

@@ -68,7 +68,7 @@ def test_every_setting_is_documented_with_its_default_and_what_it_is(monkeypatch
     for line in (Path(__file__).parents[2] / "docs/settings.md").read_text().splitlines():
         if found := re.fullmatch(r"\| `CLR_([A-Z_]+)` \| (.+?) \| (.+) \|", line):
             rows[found[1].lower()] = found[2], found[3].replace("`", "")
-    assert rows.keys() - {"url", "token", "tracking"} == Settings.model_fields.keys()
+    assert rows.keys() - {"url", "token"} == Settings.model_fields.keys()
     monkeypatch.setenv("HOME", "/home/me")
     for name, value in Settings():
         text, description = rows[name]

@@ -2,15 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from threading import Event
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from pydantic import ValidationError
 
 from clr.client.sync import Client
 from clr.errors import InvalidArgument
 from clr.integrations.tracking import track
 from clr.tuning.recommendation import Recommendation
+from service.settings import Settings
+from service.store import jobs
 from tests.service.conftest import Run, Worker
+from worker.job import JobDriver
 
 pytestmark = [
     pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
@@ -98,6 +104,48 @@ def test_wandb_has_a_run_of_each_in_one_group_without_a_network(
     missing = {word for word in (b"mine", b"recommended", b"fixed", b"max_lr", b"accuracy") if word not in written}
     assert missing == set()
     assert any(folder.rglob("*.png") for folder in runs)
+
+
+@pytest.fixture
+def driver(worker: Worker, submit: Callable[..., dict[str, Any]], recommendation: dict[str, Any]) -> Any:
+    """What makes the driver of a claimed job that has found something, for a place to track."""
+    found = submit(name="tracked")["id"]
+    worker.claim()
+    point = {"step": 20, "lr": [0.01], "loss": [1.0], "metric": 0.5, "diverged": False}
+    worker.run("search", 0, [point], value=0.5, params={"policy": "triangular", "max_lr": 0.1})
+    worker.recommend(recommendation | {"job_id": found, "evidence": EVIDENCE})
+
+    def made(to: str) -> JobDriver:
+        with worker.database.read() as session:
+            job = jobs.get(session, found)
+        settings = Settings(tracking=to)
+        engine = cast(Any, SimpleNamespace(cancel=lambda streams: None))  # nothing is under way
+        return JobDriver(worker.database, engine, job, worker.lease, settings=settings, stopping=Event())
+
+    return made
+
+
+def test_a_worker_writes_a_job_that_succeeded_to_the_tracker_of_the_service(driver: Any, tmp_path: Path) -> None:
+    one = driver(f"tensorboard:{tmp_path}/logs")
+    one._end(jobs.succeed)
+    folder = tmp_path / "logs" / f"tracked {one.lease.job_id}"
+    assert sorted(path.name for path in folder.iterdir()) == ["0000 trial 0", "recommendation"]
+
+
+def test_a_tracker_that_fails_is_a_line_in_the_log_and_the_job_has_succeeded(
+    driver: Any, worker: Worker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    one = driver(f"tensorboard:{tmp_path}/file")
+    one._end(jobs.succeed)
+    with worker.database.read() as session:
+        assert jobs.get(session, one.lease.job_id).state == "succeeded"
+    assert "not written to tensorboard" in caplog.text
+
+
+def test_the_setting_names_a_tracker_and_a_place(database_url: str) -> None:
+    with pytest.raises(ValidationError, match="tracking"):
+        Settings(tracking="comet:x")
 
 
 @pytest.mark.parametrize("to", ["", "mlflow", "mlflow:", "comet:x", "/tmp/x"])
