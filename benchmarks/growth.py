@@ -147,9 +147,11 @@ def measure(database: Database, slots: int, seconds: float, servers: list[psutil
     return [str(slots), *told, *(f"{length / own_s:,.0f}" for length in RUN_S)]
 
 
-def _cpu_s(processes: list[psutil.Process]) -> float:
-    times = [process.cpu_times() for process in processes]
-    return sum(one.user + one.system + one.children_user + one.children_system for one in times)
+def _cpu_s(servers: list[psutil.Process]) -> float:
+    """CPU seconds of servers and all that they started, whether it has ended or not."""
+    ended = [server.cpu_times() for server in servers]
+    times = [one.cpu_times() for server in servers for one in (server, *server.children())]
+    return sum(one.user + one.system for one in times) + sum(one.children_user + one.children_system for one in ended)
 
 
 def main() -> None:
