@@ -12,7 +12,7 @@ help:
 	@echo "make demo    start a service, run the digits job on it, print what it found"
 	@echo "make serve   start a service on this machine: API, worker, Ray, SQLite"
 	@echo "make test    everything that CI runs"
-	@echo "make test-long  a storm of faults on both databases, about twenty minutes"
+	@echo "make test-long  tests that take minutes and a storm of faults on both databases, about half an hour"
 	@echo "make lint    format, lint, types, import rules and the compose file alone"
 	@echo "make audit   known vulnerabilities of what is installed, where their list can be reached"
 	@echo "make sbom    what is installed as CycloneDX, in build/sbom.json"
@@ -62,8 +62,10 @@ sbom: $(STAMP)
 lock: $(STAMP)
 	$(BIN)/python .ci/lock > requirements.txt
 
-# Faults of all kinds at random on real services, five minutes on each database; then what must hold is checked.
+# What takes minutes; then faults of all kinds at random on real services, five minutes on each database, after which
+# what must hold is checked.
 test-long: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m long
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.storm --minutes 5 --seed 1 --database sqlite
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.storm --minutes 5 --seed 1 --database postgresql
 

@@ -101,6 +101,7 @@ def test_each_rank_has_the_same_rates_bit_for_bit_and_the_first_reports(tmp_path
     assert [(tmp_path / name).read_text().splitlines() for name in ("rank0", "rank1")] == [expected, expected]
 
 
+@pytest.mark.long
 def test_two_processes_get_the_answer_that_one_gets_within_its_interval(tmp_path: Path) -> None:
     one, two = (tmp_path / name for name in ("one", "two"))
     alone = tuned(f"python {EXAMPLES}/pytorch.py", one, "maximize")

@@ -54,6 +54,7 @@ def until(reached: Callable[[], Any], timeout_s: float = 60) -> Any:
         time.sleep(0.05)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_a_node_that_leaves_in_mid_trial_costs_that_trials_attempt_and_no_more(topology: Topology) -> None:
     migrate, head = topology.start("migrate"), topology.start("ray")

@@ -36,17 +36,19 @@ def has_ray(database: Database) -> bool:
         return bool(workers.ready(session))
 
 
-@pytest.mark.parametrize("name", PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, id=one, marks=[pytest.mark.long] * (name != "raylet")) for one, name in PARTS.items()]
+)
 def test_a_worker_without_a_part_of_its_ray_fails_no_job_and_gets_a_new_one(
     database: Database, tmp_path: Path, name: str
 ) -> None:
     work = Work(database)
     with worker_process(database, tmp_path) as worker:
-        under_way = work.submit("odd_tasks:slow", epochs=60, search=None)
+        under_way = work.submit("odd_tasks:slow", epochs=30, search=None)
         work.until(under_way, lambda job: job.steps > 0, timeout_s=100)
         part(worker, name).kill()
         until(lambda: not has_ray(database))
-        later = [work.submit("digits", epochs=8, search=None) for _ in range(4)]
+        later = [work.submit("digits", epochs=8, search=None) for _ in range(2)]
         for job_id in (*later, under_way):
             job = work.ended(job_id, timeout_s=150)
             assert (job.state, job.error) == ("succeeded", None)
