@@ -210,12 +210,17 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """URL of a migrated database, of each kind in turn."""
+    """URL of a migrated database, of each kind in turn; for tests marked ``new_database`` one that nobody has used."""
     if request.param == "sqlite":
         shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "clr.db")
         yield f"sqlite:///{tmp_path}/clr.db"
     else:
-        with request.getfixturevalue("reused_postgresql").emptied() as url:
+        if request.node.get_closest_marker("new_database"):
+            template = request.getfixturevalue("migrated_postgresql")
+            opened = request.getfixturevalue("postgresql").copy(template)
+        else:
+            opened = request.getfixturevalue("reused_postgresql").emptied()
+        with opened as url:
             yield url
     studies.dispose()
 

@@ -92,7 +92,8 @@ def test_a_token_has_so_many_jobs_queued_and_others_have_their_own(database: Dat
         jobs.submit(session, **SPEC, **mine)
         with pytest.raises(LimitReached, match=r"may have 2 jobs queued \(CLR_QUEUED_LIMIT\), and 'ann' has"):
             jobs.submit(session, **SPEC, **mine)
-        assert jobs.submit(session, **SPEC, **mine, **again) == (first, False)
+        found, is_new = jobs.submit(session, **SPEC, **mine, **again)
+        assert (found.id, is_new) == (first.id, False)
         jobs.submit(session, **SPEC, submitted_by="bob", queued_limit=2)
         jobs.submit(session, **SPEC)
         jobs.request_cancel(session, first.id)
