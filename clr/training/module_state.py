@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clr.training.processes import reshard
+
 Attributes = list[dict[str, Any]]
 """For each module, in the order of ``modules()``, its own plain attributes."""
 
@@ -34,6 +36,7 @@ def module_state(model: nn.Module) -> Callable[[], None]:
     These are buffers (persistent or not), plain attributes, train or eval mode, and which parameter, buffer, module or
     other attribute has which name.
     """
+    reshard(model)
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     plain = attributes(model)  # train or eval mode is among them
     own = [dict(vars(module)) for module in model.modules()]
@@ -44,6 +47,7 @@ def module_state(model: nn.Module) -> Callable[[], None]:
     ]
 
     def back() -> None:
+        reshard(model)
         for held, saved_places in places:  # a module may give a name to another tensor, or make a module as it goes
             held.clear()
             held.update(saved_places)

@@ -20,6 +20,16 @@ def training_group(network: nn.Module) -> Any:
     return None if group is None or dist.get_world_size(group) == 1 else group
 
 
+def reshard(network: nn.Module) -> None:
+    """Let FSDP take back the whole parameters that it lent its modules to run: what they hold is then their own."""
+    if dist.is_available() and dist.is_initialized():
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in network.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
 def averaged(value: Tensor, group: Any) -> Tensor:
     """The mean of a scalar over the processes of ``group``, the same in all of them; None: the value itself."""
     if group is None:

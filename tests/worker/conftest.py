@@ -23,6 +23,22 @@ SECRET = "hunter2correcthorse"
 SECRETS = ("CLR_DATABASE_URL", "CLR_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "SOMETHING_ELSE", "RAY_AUTH_TOKEN")
 
 
+ON_BOTH_DATABASES = (
+    "test_a_job_goes_through_its_stages_to_a_confirmed_recommendation",
+    "test_killing_the_worker_in_mid_search_loses_and_repeats_no_finished_trial",
+)
+"""The store has its own tests, on both; a worker's take long: of the others, PostgreSQL's are ``make test-long``'s."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and isinstance(item, pytest.Function):
+            on = item.callspec.params.get("database_url") if hasattr(item, "callspec") else None
+            if on == "postgresql" and item.originalname not in ON_BOTH_DATABASES:
+                item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Two slots. Ray's processes find the odd tasks by name."""

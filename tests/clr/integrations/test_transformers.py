@@ -64,7 +64,7 @@ def test_a_trainer_is_tested_left_as_it_was_and_then_trains_under_the_recommende
     trainer.train()
     rate = schedule("triangular", base_lr=found.base_lr, max_lr=found.max_lr, stepsize=42, stepsize_down=98)
     assert rates.seen == pytest.approx([rate(step) for step in range(140)])
-    assert trainer.evaluate()["eval_loss"] < 0.6 * untrained
+    assert trainer.evaluate()["eval_loss"] < 0.7 * untrained
 
 
 def test_accumulation_and_the_number_of_steps_are_the_trainers(tmp_path: Path) -> None:

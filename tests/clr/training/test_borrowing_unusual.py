@@ -258,7 +258,9 @@ def test_a_mistake_is_named_with_its_rule_and_value(changes: dict[str, Any], say
 
 
 def test_a_plain_model_needs_a_loss() -> None:
-    with pytest.raises(InvalidArgument, match=r"loss: must be given, .* holds none, but got a Tensor"):
+    with pytest.raises(
+        InvalidArgument, match=r"loss: must be given, .* holds none; .* give forward=.*, but got a Tensor"
+    ):
         clr.range_test(model=MODEL, optimizer=sgd(MODEL), train=BATCHES, epochs=12)
 
 
