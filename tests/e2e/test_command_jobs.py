@@ -65,6 +65,7 @@ def sleepers() -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.long
 def test_a_program_is_tuned_and_compared_within_its_budget(client: Client) -> None:
     job = submit(client, "awk", "-f", str(AWK), budget=3).wait(300)
     assert job.state == "succeeded", job.error

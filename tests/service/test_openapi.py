@@ -75,6 +75,7 @@ def test_a_fuzzer_finds_nothing_in_sequences_of_calls(fuzz: Callable[..., None],
     fuzz("--phases=stateful", "--max-examples=8", LASTING)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("role", ["anonymous", "read", "submit", "admin"])
 def test_a_fuzzer_finds_nothing_whatever_its_role(

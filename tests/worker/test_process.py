@@ -49,6 +49,7 @@ def kill(process: subprocess.Popen) -> None:
     wait_until_gone(family)
 
 
+@pytest.mark.parametrize("database_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True)
 @pytest.mark.timeout(240)
 def test_killing_the_worker_in_mid_search_loses_and_repeats_no_finished_trial(
     database: Database, tmp_path: Path

@@ -169,6 +169,7 @@ pathlib.Path(sys.argv[1], f"{trainer.args.process_index}.json").write_text(json.
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_two_processes_find_the_same_and_step_the_schedule_once_an_update(tmp_path: Path) -> None:
     tmp_path.joinpath("two.py").write_text(TWO_PROCESSES)
