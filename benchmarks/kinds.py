@@ -5,6 +5,7 @@ anywhere; the rest use Fashion-MNIST, scikit-learn's digits or the text of Pytho
 """
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pydoc_data.topics import topics
 from typing import Any
@@ -202,21 +203,28 @@ def imbalanced() -> Task:
     )
 
 
-@lru_cache
-def pretrained() -> dict[str, Tensor]:
-    """Weights of the residual network, trained on the first five classes alone."""
-    images, labels = small_images()[0]
+def weights_of(
+    make: Callable[[], nn.Module], images: Tensor, labels: Tensor, seed: int, lr: float
+) -> dict[str, Tensor]:
+    """Weights of a network after three epochs of Adam."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(4)
-        network = residual_network()
-        kept = torch.nonzero(labels < 5)[:, 0]
-        steps = torch.optim.Adam(network.parameters(), lr=3e-3)
+        torch.manual_seed(seed)
+        network = make()
+        steps = torch.optim.Adam(network.parameters(), lr=lr)
         for _ in range(3):
-            for batch in kept[torch.randperm(len(kept))].split(64):
+            for batch in torch.randperm(len(labels)).split(64):
                 steps.zero_grad()
                 F.cross_entropy(network(images[batch]), labels[batch]).backward()
                 steps.step()
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+@lru_cache
+def pretrained() -> dict[str, Tensor]:
+    """Weights of the residual network, trained on the first five classes alone."""
+    images, labels = small_images()[0]
+    kept = labels < 5
+    return weights_of(residual_network, images[kept], labels[kept], seed=4, lr=3e-3)
 
 
 def tuned_network() -> nn.Module:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import clr
-from benchmarks.kinds import Pair, random, small_images, split, text
+from benchmarks.kinds import Pair, random, small_images, split, text, weights_of
 from clr.tasks.networks import layers
 from clr.training.task import Task, optimizer
 
@@ -158,16 +158,7 @@ def denoiser() -> Task:
 def upright() -> dict[str, Tensor]:
     """Weights of a small convolutional network, trained on upright images."""
     images, labels = small_images()[0]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(13)
-        network = small_cnn()
-        steps = torch.optim.Adam(network.parameters(), lr=2e-3)
-        for _ in range(3):
-            for batch in torch.randperm(len(labels)).split(64):
-                steps.zero_grad()
-                F.cross_entropy(network(images[batch]), labels[batch]).backward()
-                steps.step()
-    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    return weights_of(small_cnn, images, labels, seed=13, lr=2e-3)
 
 
 def small_cnn() -> nn.Module:

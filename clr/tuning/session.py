@@ -97,14 +97,14 @@ class Session:
         order, so_far = self._under_way[stage, number]
         for point in points:
             record(so_far, point, order.run.steps)
-        metrics = [(point.step, point.metric) for point in so_far if point.metric is not None]
         if so_far and so_far[-1].diverged:
             return Advice(True, "the training diverged")
         if self._limit is not None:
             return Advice(True, f"{self._limit} was reached")
-        prunable = isinstance(self._block, Trials) and metrics
-        if prunable and so_far[-1].step < order.run.steps and self._is_behind(number, metrics):
+        judged = isinstance(self._block, Trials) and any(point.metric is not None for point in points)
+        if judged and so_far[-1].step < order.run.steps and self._is_behind(number, so_far):
             self._stopped.add((stage, number))
+        if (stage, number) in self._stopped:
             return Advice(True, "the trial is among the worst third at this share of its steps")
         return Advice(False)
 
@@ -260,8 +260,9 @@ class Session:
             return Over("; ".join(self.course.bounds.reasons))
         return Over("everything planned was trained")
 
-    def _is_behind(self, number: int, metrics: Sequence[tuple[int, float]]) -> bool:
+    def _is_behind(self, number: int, points: Sequence[Point]) -> bool:
         assert self.study is not None
+        metrics = [(point.step, point.metric) for point in points if point.metric is not None]
         return self.study.should_prune(number, metrics)
 
     # the answer
