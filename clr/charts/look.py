@@ -16,6 +16,9 @@ FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 CHARACTER = 5.6
 """Pixels that a character of a subtitle is wide, about."""
 
+BOLD_CHARACTER = 7.6
+"""The same of a title, in the widest of the usual fonts: a number that is cut off is another number."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -43,13 +46,13 @@ class Look:
     scheme: Literal["viridis", "plasma"] = "viridis"
     extent: tuple[float, float] = (0.0, 0.92)
 
-    def lines(self, text: str) -> list[str]:
-        """``text`` in lines that fit over a panel."""
-        return wrap(text, int(self.width / CHARACTER)) or [""]
+    def lines(self, text: str, character: float = CHARACTER) -> list[str]:
+        """``text`` in lines that fit over a panel, of characters so wide."""
+        return wrap(text, int(self.width / character)) or [""]
 
     def title(self, text: str, legend: str) -> alt.Title:
         """The heading of a picture, and what its marks mean."""
-        return alt.Title(self.lines(text), subtitle=self.lines(legend), anchor="start", offset=10)
+        return alt.Title(self.lines(text, BOLD_CHARACTER), subtitle=self.lines(legend), anchor="start", offset=10)
 
     def config(self) -> alt.Config:
         """Vega-Lite's configuration in these colours."""

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from clr.charts import importance_chart, look, parallel_chart, png, range_test_chart, schedule_chart, svg
+from clr.charts.look import BOLD_CHARACTER, Size
 from clr.charts.range_test import SHOWN
 from clr.range_tests.bounds import Bounds
 from clr.range_tests.plan import RangeTest
@@ -202,3 +203,12 @@ def test_the_rate_of_a_schedule_is_on_a_logarithmic_axis() -> None:
     bounds = {"base_lr": 0.001, "max_lr": 0.1, "policy": "triangular", "stepsize": 50, "iterations_per_epoch": 10}
     drawn = json.loads(schedule_chart({"recommended": bounds}, 10).to_json())
     assert drawn["encoding"]["y"]["scale"]["type"] == "log"
+
+
+@pytest.mark.parametrize("wide", ["wide", "half", "narrow"])
+def test_no_part_of_a_title_is_cut_off(wide: Size) -> None:
+    paper = look("light", wide)
+    document = WHOLE | {"bounds": WHOLE["bounds"] | {"base_lr": 0.000012345, "max_lr": 0.00012345}}
+    title = range_test_chart(document, paper).to_dict()["title"]
+    assert " ".join(title["text"]) == "LR range test: base_lr 1.23e-05, max_lr 0.000123 (high)"
+    assert all(len(line) * BOLD_CHARACTER <= paper.width for line in title["text"])
