@@ -260,10 +260,15 @@ class Runs:
                 self._recommend(session, news)
 
     def _tell_progress(self, transaction: Transaction, stage: Stage) -> None:
-        steps = self.session.steps_so_far
-        share = min(0.99, steps / self.session.predicted_steps)
-        standing = self.session.standing
-        jobs.progress(transaction, self.lease, stage=stage, progress=share, steps=steps, under_way=standing)
+        one = self.session
+        jobs.progress(
+            transaction,
+            self.lease,
+            stage=stage,
+            progress=one.progress,
+            steps=one.steps_so_far,
+            under_way=one.standing,
+        )
         self._stage = stage
 
     def _publish(self) -> None:

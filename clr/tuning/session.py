@@ -192,6 +192,11 @@ class Session:
         return min(most, self.spec.limits.max_steps or most)
 
     @property
+    def progress(self) -> float:
+        """Share of the job's steps that are done, below 1 until it has ended."""
+        return min(0.99, self.steps_so_far / self.predicted_steps)
+
+    @property
     def trained_with(self) -> dict[str, Any]:
         """Optimizer and batch size."""
         return {"optimizer": self.training.optimizer, "batch_size": self.training.batch_size}

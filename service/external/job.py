@@ -78,11 +78,15 @@ class ExternalJob:
 
     def tell_progress(self, stage: str) -> None:
         """Record how far the job is, and where each of its runs stands."""
-        session = self.session
-        steps = session.steps_so_far
-        share = min(0.99, steps / session.predicted_steps)
-        under_way = session.standing
-        jobs.progress(self.transaction, self.lease, stage=stage, progress=share, steps=steps, under_way=under_way)
+        one = self.session
+        jobs.progress(
+            self.transaction,
+            self.lease,
+            stage=stage,
+            progress=one.progress,
+            steps=one.steps_so_far,
+            under_way=one.standing,
+        )
 
     def recommend(self) -> None:
         """Store the present recommendation, if there is one."""

@@ -67,7 +67,8 @@ def append(
         if not told and len(recorded) > len(before):
             told = recorded[-1:]
     begin = before[0].seq if before else 0
-    changed(session, delete(PointsRow).where(*key, PointsRow.seq >= begin + first))
+    if first < len(before):
+        changed(session, delete(PointsRow).where(*key, PointsRow.seq >= begin + first))
     row = {"job_id": lease.job_id, "stage": stage, "number": number, "attempt": attempt}
     new = [row | {"seq": begin + at, "data": recorded[at]} for at in range(first, len(recorded))]
     session.execute(insert(PointsRow), new)
