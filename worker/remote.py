@@ -111,6 +111,7 @@ def inspect_task(trainee: Trainee, bundle: Bundle | None) -> About:
     with whole_imports():
         from clr.tasks import reference as training
 
+        _turn_gradients_on()
         about: About = training.inspect_task(_task(trainee, bundle))  # type: ignore[assignment]
         return about
 
@@ -135,9 +136,18 @@ def train(
         from clr.tasks import reference as training
         from clr.training.checkpoint import Checkpoint
 
+        _turn_gradients_on()
+
         kept = None if checkpoint is None else Checkpoint(Path(checkpoint["path"]), trainee, checkpoint["every_s"])
         for restored, point in training.points(_task(trainee, bundle), run, threads, kept):
             yield attempt, restored, point
+
+
+def _turn_gradients_on() -> None:
+    """A run that was cancelled just where torch turns them on again leaves them off to whatever comes next here."""
+    import torch
+
+    torch.set_grad_enabled(True)
 
 
 def _program_points(

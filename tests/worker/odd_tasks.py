@@ -46,6 +46,17 @@ def raises() -> clr.Task:
     return clr.Task(model=lambda: nn.Linear(8, 2), train=(x, y), loss=loss)
 
 
+def leaves_gradients_off() -> clr.Task:
+    """As a run does that is interrupted where torch turns them on again."""
+    x, y = _points()
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        torch.set_grad_enabled(False)
+        return nn.functional.cross_entropy(output, target)
+
+    return clr.Task(model=lambda: nn.Linear(8, 2), train=(x, y), loss=loss)
+
+
 def does_not_load(folder: str) -> clr.Task:
     """The data are not there."""
     raise FileNotFoundError(f"no data in {folder}")

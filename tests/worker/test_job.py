@@ -179,6 +179,12 @@ def test_a_run_whose_process_dies_starts_over_as_a_new_attempt(work: Work, tmp_p
         assert sum(len(point["loss"]) for point in points) == row.steps
 
 
+def test_what_a_run_left_behind_in_its_process_is_not_the_next_ones(work: Work) -> None:
+    assert work.ended(work.submit("odd_tasks:leaves_gradients_off", search=None)).state == "failed"
+    job = work.ended(work.submit("digits", epochs=8, search=None))
+    assert (job.state, job.error) == ("succeeded", None)
+
+
 def test_a_run_that_is_lost_every_time_fails_its_job(work: Work) -> None:
     job = work.ended(work.submit("odd_tasks:dies_always", search=None))
     assert job.state == "failed"
