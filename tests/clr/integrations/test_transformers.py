@@ -1,4 +1,4 @@
-"""The real transformers on a tiny GPT-2, made from its configuration, and the bytes of the README."""
+"""The real transformers on a tiny GPT-2, made from its configuration, and the bytes of a text that never changes."""
 
 import json
 import os
@@ -19,7 +19,7 @@ transformers = pytest.importorskip("transformers")
 
 from clr.integrations.transformers import install, lr_bounds  # noqa: E402
 
-TEXT = Path(__file__).parents[3].joinpath("README.md").read_bytes()[: 120 * 32]
+TEXT = Path(__file__).parents[3].joinpath("LICENSE").read_bytes()[: 120 * 32]
 EXAMPLES = [{"input_ids": piece, "labels": piece} for piece in torch.tensor(list(TEXT)).split(32)]
 
 
@@ -64,7 +64,7 @@ def test_a_trainer_is_tested_left_as_it_was_and_then_trains_under_the_recommende
     trainer.train()
     rate = schedule("triangular", base_lr=found.base_lr, max_lr=found.max_lr, stepsize=42, stepsize_down=98)
     assert rates.seen == pytest.approx([rate(step) for step in range(140)])
-    assert trainer.evaluate()["eval_loss"] < 0.7 * untrained
+    assert trainer.evaluate()["eval_loss"] < 0.6 * untrained
 
 
 def test_accumulation_and_the_number_of_steps_are_the_trainers(tmp_path: Path) -> None:
