@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ FIELDS = {field.name for field in fields(Task)} - {"model", "optimizer", "device
 @dataclass(frozen=True, kw_only=True)
 class _BorrowedTask(Task):
     """A task whose every run trains the same network and optimizer, put back to where they began."""
+
+    lends: ClassVar[bool] = True
 
     def make(self, device: torch.device) -> tuple[nn.Module, Optimizer]:
         network = self.model()

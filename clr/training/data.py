@@ -60,6 +60,11 @@ def _parts(data: Data) -> Iterable[Any]:
     return data.values() if isinstance(data, Mapping) else data if isinstance(data, tuple) else ()
 
 
+def lies_on(data: Data, kind: str) -> bool:
+    """Whether ``data`` are resident, on a device of that kind."""
+    return is_resident(data) and all(tensor.device.type == kind for tensor in _tensors(data))
+
+
 def placed(data: Data, device: torch.device) -> Data:
     """Resident ``data`` on ``device`` where it fits there; else as it is, and its batches are moved one by one."""
     if not is_resident(data):
@@ -128,9 +133,13 @@ class _Shuffled:
         self.device = next(_tensors(data)).device
 
     def __iter__(self) -> Iterator[Batch]:
-        order = torch.randperm(self.count, generator=self.generator)
-        for index in order[: self.count - self.count % self.size].view(-1, self.size).to(self.device):
+        for index in self.order():
             yield take(self.data, index)
+
+    def order(self) -> torch.Tensor:
+        """The examples of each batch of a new pass, a row each."""
+        order = torch.randperm(self.count, generator=self.generator)
+        return order[: self.count - self.count % self.size].view(-1, self.size).to(self.device)
 
 
 class TrainingBatches(Iterator[Batch]):
@@ -198,6 +207,16 @@ class TrainingBatches(Iterator[Batch]):
         self._begin()
         for _ in range(place["taken"]):
             next(self)
+
+
+def training_order(data: Data, batch_size: int, seed: int) -> Iterator[torch.Tensor]:
+    """The examples of each of the ``TrainingBatches`` of resident data, as indices on its device."""
+    count = examples(data)
+    assert count is not None
+    batches = _Shuffled(data, count, batch_size)
+    batches.generator.manual_seed(seed)
+    while True:
+        yield from batches.order()
 
 
 def _loader(data: Data, batch_size: int, collate: Any, workers: int) -> Iterable[Batch]:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from clr.schedules.cycles import rate_of
 from clr.schedules.plateau import Plateau
 from clr.schedules.torch_scheduler import multipliers
 from clr.training.checkpoint import Checkpoint
-from clr.training.data import TrainingBatches, placed, validation_batches
+from clr.training.data import Batch, TrainingBatches, placed, validation_batches
 from clr.training.divergence import Explosion
 from clr.training.first_step import check_gradients, first_loss
 from clr.training.module_state import attributes, module_state, set_attributes
@@ -65,15 +66,20 @@ def train(
     Raises:
         InvalidArgument: a rule of ``run`` is broken.
     """
-    device = _device(task, run)
+    device = device_of(task, run)
     with OwnRandomStates(run.seed, device) as own:
-        for point in _points(_Training(task, run, device), checkpoint, tell_every_s):
+        for point in _points(RunUnderWay(task, run, device), checkpoint, tell_every_s):
             own.leave()
             yield point
             own.enter()
 
 
-def _device(task: Task, run: Run) -> torch.device:
+def device_of(task: Task, run: Run) -> torch.device:
+    """The device to train on, where the run's numbers keep their rules.
+
+    Raises:
+        InvalidArgument: they do not, or this machine has no such device.
+    """
     for field in ("steps", "step_size_up", "evaluate_every"):
         if getattr(run, field) < 1:
             raise InvalidArgument(field, "must be at least 1", getattr(run, field))
@@ -86,7 +92,13 @@ def _device(task: Task, run: Run) -> torch.device:
     return device
 
 
-def _points(training: "_Training", checkpoint: Checkpoint | None, tell_every_s: float = math.inf) -> Iterator[Point]:
+def on_device(task: Task) -> Task:
+    """The same task, whose resident data lie on its device once for all runs, where they fit there."""
+    device = device_of(task, ONE_STEP)
+    return task.changed(train=placed(task.train, device), val=placed(task.val, device))
+
+
+def _points(training: "RunUnderWay", checkpoint: Checkpoint | None, tell_every_s: float = math.inf) -> Iterator[Point]:
     if checkpoint is not None and not training.batches.has_places:
         checkpoint = None
     done = training.load(checkpoint) if checkpoint is not None else []
@@ -108,12 +120,19 @@ def _points(training: "_Training", checkpoint: Checkpoint | None, tell_every_s: 
         checkpoint.remove()
 
 
-class _Training:
-    """One run as it stands: its model, its optimizer, its place in the data, what it recorded since its last point."""
+class RunUnderWay:
+    """One run as it stands: its model, its optimizer, its place in the data, what it recorded since its last point.
 
-    def __init__(self, task: Task, run: Run, device: torch.device) -> None:
+    Args:
+        task, run: what is trained, and how.
+        device: where.
+        apart: whether other runs of the task are under way at the same time.
+    """
+
+    def __init__(self, task: Task, run: Run, device: torch.device, apart: bool = False) -> None:
         self.run, self.device = run, device
-        self.model, self.optimizer = task.make(device)
+        made = task.make(device)
+        self.model, self.optimizer = deepcopy(made) if apart and task.lends else made
         self.task = task = replace(task, train=placed(task.train, device), val=placed(task.val, device))
         self.network = _compiled(self.model, task.compile)
         self.group = training_group(self.model)
@@ -130,6 +149,7 @@ class _Training:
         if self.val_limit is not None:
             trained = run.evaluate_every * task.accumulate * task.batch_size
             self.val_limit = max(1, min(self.val_limit, int(SCORED_SHARE * trained)))
+        self.evaluate: Callable[[], float | None] = partial(evaluate, task, self.network, device, self.val_limit)
         self.step, self.ended = 0, False
         self.rates: list[float] = []
         self.losses: list[float] = []
@@ -140,17 +160,32 @@ class _Training:
     def advance(self, tell_at: float) -> Point | None:
         """Train until losses are read from the device; the point, where one is due by then, or by the clock."""
         unread: list[Tensor] = []
-        due = late = False
-        while not due and not late and len(self.unjudged) + len(unread) < SYNC_STEPS:
-            lr = self.rate(self.step) * (1.0 if self.plateau is None else self.plateau.factor)
-            self.rates.append(lr)
-            for group, factor in zip(self.optimizer.param_groups, self.multipliers, strict=True):
-                group["lr"] = lr * factor
+        late = False
+        while not late and not self.reads(len(unread)):
+            for group, rate in zip(self.optimizer.param_groups, self.next_rates(), strict=True):
+                group["lr"] = rate
             unread.append(self._update())
             self.step += 1
-            due = self.step % self.run.evaluate_every == 0 or self.step == self.run.steps
             late = time.monotonic() >= tell_at
-        point = self._read(torch.stack(unread).tolist() if len(unread) > 1 else [unread[0].item()], due)
+        return self.read(torch.stack(unread).tolist() if len(unread) > 1 else [unread[0].item()], late)
+
+    def next_rates(self) -> list[float]:
+        """The rate of each parameter group in the next step, which is recorded."""
+        lr = self.rate(self.step) * (1.0 if self.plateau is None else self.plateau.factor)
+        self.rates.append(lr)
+        return [lr * factor for factor in self.multipliers]
+
+    def reads(self, unread: int) -> bool:
+        """Whether the losses of the last so many steps must be read: for a point, or to see whether they explode."""
+        return unread > 0 and (self._is_due or len(self.unjudged) + unread == SYNC_STEPS)
+
+    @property
+    def _is_due(self) -> bool:
+        return self.step % self.run.evaluate_every == 0 or self.step == self.run.steps
+
+    def read(self, losses: list[float], late: bool = False) -> Point | None:
+        """Take the losses of the last steps; the point, where one is due after them or the run ends, or it is late."""
+        point = self._read(losses, self._is_due)
         return self._point(self.step, None, diverged=False) if point is None and late else point
 
     def _read(self, losses: list[float], due: bool) -> Point | None:
@@ -174,7 +209,7 @@ class _Training:
 
     def _metric(self) -> float | None:
         self._averaging("eval")
-        metric = evaluate(self.task, self.network, self.device, self.val_limit)
+        metric = self.evaluate()
         self._averaging("train")
         if metric is not None and self.group is not None:
             metric = averaged(torch.tensor(metric, device=self.device), self.group).item()
@@ -199,12 +234,21 @@ class _Training:
         return torch.full((), math.inf, device=self.device)
 
     def _try_update(self) -> Tensor | None:
-        """The mean loss over ``accumulate`` batches, detached, on the device; None: the scaler skipped the step."""
+        """The mean loss before the step, detached, on the device; None: the scaler skipped it."""
+        loss, scaler = self.backpropagate(self.batches), self.scaler
+        before = scaler.get_scale()
+        scaler.step(self.optimizer)
+        scaler.update()
+        skipped = scaler.get_scale() < before
+        return None if skipped and loss.isfinite() else loss
+
+    def backpropagate(self, batches: Iterator[Batch]) -> Tensor:
+        """Leave gradients of the mean loss over ``accumulate`` batches, clipped; that loss, detached, on the device."""
         task, scaler = self.task, self.scaler
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
         for _ in range(task.accumulate):
-            batch = next(self.batches)
+            batch = next(batches)
             with _autocast(task, self.device):
                 if self.step:
                     loss = task.loss(*task.forward(self.network, batch))
@@ -216,7 +260,6 @@ class _Training:
             scaler.scale(loss).backward()
         if self.step == 0:
             check_gradients(self.optimizer)
-        total = averaged(losses[0] if task.accumulate == 1 else torch.stack(losses).mean(), self.group)
         if task.clip_norm is not None or task.clip_value is not None:
             scaler.unscale_(self.optimizer)
             trained = [one for group in self.optimizer.param_groups for one in group["params"]]
@@ -224,11 +267,7 @@ class _Training:
                 nn.utils.clip_grad_value_(trained, task.clip_value)
             if task.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trained, task.clip_norm)
-        before = scaler.get_scale()
-        scaler.step(self.optimizer)
-        scaler.update()
-        skipped = scaler.get_scale() < before
-        return None if skipped and total.isfinite() else total
+        return averaged(losses[0] if task.accumulate == 1 else torch.stack(losses).mean(), self.group)
 
     def save(self, checkpoint: Checkpoint, done: list[Point]) -> None:
         """Write all that the rest of the run depends on, and the points it has yielded."""
@@ -287,7 +326,6 @@ def _compiled(model: nn.Module, how: bool | str) -> nn.Module:
     return torch.compile(model, backend=backend)  # type: ignore[return-value]
 
 
-@torch.no_grad()
 def evaluate(task: Task, model: nn.Module, device: torch.device, limit: int | None = None) -> float | None:
     """Metric over the first ``limit`` validation examples (None: all); None when the task has no validation data.
 
@@ -296,8 +334,19 @@ def evaluate(task: Task, model: nn.Module, device: torch.device, limit: int | No
     """
     if task.val is None:
         return None
+    states = random_states()
+    try:
+        total, weight = total_score(task, model, device, limit)
+        return total.item() / weight
+    finally:
+        set_random_states(states)
+
+
+@torch.no_grad()
+def total_score(task: Task, model: nn.Module, device: torch.device, limit: int | None) -> tuple[Tensor, int]:
+    """The same as a sum, on the device, and what to divide it by; random states may have gone on."""
     _, _, score = task.score
-    back, states = module_state(model), random_states()
+    back = module_state(model)
     model.eval()
     try:
         total, weight = torch.zeros((), device=device), 0
@@ -308,10 +357,9 @@ def evaluate(task: Task, model: nn.Module, device: torch.device, limit: int | No
             weight += size
     finally:
         back()
-        set_random_states(states)
     if weight == 0:
         raise InvalidArgument("val", "must hold at least one example", task.val)
-    return total.item() / weight
+    return total, weight
 
 
 def _one_number(value: Any, device: torch.device) -> Tensor:
@@ -329,9 +377,9 @@ def _autocast(task: Task, device: torch.device) -> Any:
 
 def curve_of(task: Task, run: Run) -> Curve:
     """Train to the end of ``run`` and return all that it recorded; nobody draws random numbers between its points."""
-    device = _device(task, run)
+    device = device_of(task, run)
     with OwnRandomStates(run.seed, device):
-        return Curve.of(_points(_Training(task, run, device), None))
+        return Curve.of(_points(RunUnderWay(task, run, device), None))
 
 
 def execute(task: Task, plan: Plan[Result]) -> Result:

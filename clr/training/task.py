@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral
-from typing import Any, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -164,6 +164,9 @@ class Task:
     collate: Callable[[list[Any]], Batch] | None = None
     workers: int = 0
     iterations_per_epoch: int = cast(int, _StepsOfAnEpoch())
+
+    lends: ClassVar[bool] = False
+    """Whether ``make`` returns the same objects at each call, put back to where they began."""
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("accumulate", 1), ("workers", 0), ("iterations_per_epoch", 1)):

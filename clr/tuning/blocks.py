@@ -10,7 +10,12 @@ from clr.tuning.orders import Stage, ToldRun
 
 
 class Block:
-    """Runs that are handed out together, in order; what follows them depends on how they ended."""
+    """Runs that are handed out together, in order; what follows them depends on how they ended.
+
+    ``at_once`` tells whether they can all be handed out before any has ended, and still be the same.
+    """
+
+    at_once = True
 
     def __init__(self, stage: Stage, runs: Sequence[tuple[Run, dict[str, Any]]]) -> None:
         self.stage, self.runs = stage, runs
@@ -45,7 +50,9 @@ class Block:
 
 
 class Trials(Block):
-    """Trials that the study chooses as they are asked for."""
+    """Trials that the study chooses as they are asked for, by how those before them ended."""
+
+    at_once = False
 
     def __init__(self, study: Study, trials: int, seed: int) -> None:
         super().__init__("search", [])

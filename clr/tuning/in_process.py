@@ -1,4 +1,4 @@
-"""The session in this process, one run after the other: ``clr.range_test``, ``clr.search``, ``clr.recommend``."""
+"""The session in this process: ``clr.range_test``, ``clr.search``, ``clr.recommend``."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -256,7 +256,7 @@ def recommend(
     workers: int | None = None,
     iterations_per_epoch: int | None = None,
 ) -> Recommendation:
-    """Range test, and a race of its answer against other schedules, in this process, one run after the other.
+    """Range test, and a race of its answer against other schedules, in this process.
 
     Args:
         task: what to train. None: the ``model``, ``optimizer`` and ``train`` given, as in ``clr.range_test``; every run
@@ -307,20 +307,34 @@ def training_of(task: "Task", epochs: float) -> Training:
 
 
 def drive(
-    task: "Task", session: Session, *, save: str | Path | None = None, progress: "Progress | bool | None" = None
+    task: "Task",
+    session: Session,
+    *,
+    save: str | Path | None = None,
+    progress: "Progress | bool | None" = None,
+    packs: bool = True,
 ) -> Session:
     """Carry a session out on a task, from wherever its saved runs say that it stood.
 
     One that is too short for any run says nothing before one step was made: the task might not be trainable.
+
+    Args:
+        task, session: what is trained, and for whom.
+        save, progress: as for ``recommend``.
+        packs: whether runs may be trained side by side, where that is faster.
     """
-    from clr.training.loop import ONE_STEP, TELL_EVERY_S, curve_of, train
+    from clr.training.loop import ONE_STEP, TELL_EVERY_S, curve_of, on_device, train
+    from clr.training.packing import packing
     from clr.training.processes import speaks
+
+    task = on_device(task)
 
     def follow(order: Order, _attempt: int) -> Iterator[Point]:
         return train(task, order.run, tell_every_s=TELL_EVERY_S)
 
     progress = False if progress is None and not speaks() else progress
-    carry_out(session, follow, save=save, progress=progress)
+    pack = packing(task, TELL_EVERY_S) if packs else None
+    carry_out(session, follow, pack=pack, save=save, progress=progress)
     if session.steps_so_far == 0:
         curve_of(task, ONE_STEP)
     return session

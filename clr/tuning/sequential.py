@@ -1,13 +1,14 @@
-"""A session carried out here, one run after the other, whatever trains them. No torch."""
+"""A session carried out here, one run after the other or in packs, whatever trains them. No torch."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clr.errors import ProgramDied
-from clr.run import Point
-from clr.tuning.orders import Order, Over, Waiting
+from clr.run import Point, Run
+from clr.tuning.orders import Order
 from clr.tuning.saved_runs import SavedRuns
 from clr.tuning.session import Session
 
@@ -20,19 +21,25 @@ ATTEMPTS = 3
 Train = Callable[[Order, int], Iterator[Point]]
 """Trains a run, for the first time or once more, and yields its points; who pulls no more of them stops it."""
 
+Pack = Callable[[Sequence[Run]], Generator[tuple[int, Point], bool | None, None]]
+"""Trains runs side by side, and yields the points of each with its place among them; sent true, it trains that run no
+further. Those that have not ended when it does are to be trained once more, one after the other."""
+
 
 def carry_out(
     session: Session,
     train: Train,
     *,
+    pack: Pack | None = None,
     save: str | Path | None = None,
     progress: "Progress | bool | None" = None,
 ) -> Session:
-    """Carry a session out, one run after the other.
+    """Carry a session out.
 
     Args:
         session: new.
         train: what trains a run.
+        pack: what trains several at once; None: they are trained one after the other.
         save, progress: as for ``recommend``.
 
     Raises:
@@ -50,16 +57,41 @@ def carry_out(
             session.seconds = time.monotonic() - began
             show(session, order)
 
-        tell(None)
-        while not isinstance(order := session.next(), Over):
-            assert not isinstance(order, Waiting), "a run is under way that nobody trains"
-            tell(order)
-            _follow(session, order, train, tell)
+        def end(order: Order) -> None:
             told = session.end(order.stage, order.number)
             if saved is not None:
                 saved.record(session, told)
+
+        tell(None)
+        while orders := session.next_ones(together=pack is not None):
+            tell(orders[0])
+            for order in orders if pack is None else _packed(session, orders, pack, tell, end):
+                _follow(session, order, train, tell)
+                end(order)
+        assert not session.under_way, "a run is under way that nobody trains"
         tell(None)
     return session
+
+
+def _packed(
+    session: Session,
+    orders: Sequence[Order],
+    pack: Pack,
+    tell: Callable[[Order], None],
+    end: Callable[[Order], None],
+) -> list[Order]:
+    """Let runs be trained side by side, each until it ends or is worth no more steps; those that it was not."""
+    left = dict(enumerate(orders))
+    points, stop = pack([order.run for order in orders]), None
+    with suppress(StopIteration):
+        while True:
+            at, point = points.send(stop)
+            order = left[at]
+            stop = session.hear(order.stage, order.number, [point]).stop
+            tell(order)
+            if stop or point.step == order.run.steps:
+                end(left.pop(at))
+    return [session.hand_out_again(order.stage, order.number) for order in left.values()]
 
 
 def _follow(

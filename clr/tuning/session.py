@@ -92,6 +92,15 @@ class Session:
             else:
                 self._end(ToldRun(order, known.state, known.points, known.value))
 
+    def next_ones(self, together: bool) -> list[Order]:
+        """The next run, and ``together`` with all that are the same whatever comes of it; none while there is none."""
+        orders = []
+        while isinstance(order := self.next(), Order):
+            orders.append(order)
+            if not together or self._block is None or not self._block.at_once:
+                break
+        return orders
+
     def hear(self, stage: Stage, number: int, points: Sequence[Point]) -> Advice:
         """Take the points that a run under way has recorded since; whether it is worth any more steps."""
         order, so_far = self._under_way[stage, number]

@@ -2,6 +2,7 @@ import dataclasses
 import inspect
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ import clr
 from clr.errors import InvalidArgument
 from clr.range_tests.bounds import Bounds
 from clr.range_tests.plan import RangeTest
-from clr.run import fresh_seeds
+from clr.run import Run, fresh_seeds
 from clr.schedules.cycles import TrainingLength
 from clr.spec import RangeTestSpec
 from clr.tasks import load_task
 from clr.tasks.networks import mlp
+from clr.training import packing
 from clr.training.loop import curve_of
+from clr.training.pack import train_together
 from clr.training.task import Task
 from clr.trials.baselines import USUAL_BASELINES
 from clr.tuning.recommendation import Recommendation
@@ -256,3 +259,73 @@ def test_a_search_around_an_inconclusive_range_test_is_refused() -> None:
     task = unlearnable()
     with pytest.raises(InvalidArgument, match=r"bounds: must be conclusive .*, but got 'inconclusive'"):
         clr.search(task, clr.range_test(task).bounds)
+
+
+@pytest.fixture
+def packed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Packs are used without a GPU, too; how many runs each had."""
+    sizes: list[int] = []
+
+    def counted(task: Task, runs: Sequence[Run], tell_every_s: float) -> Any:
+        sizes.append(len(runs))
+        return train_together(task, runs, tell_every_s)
+
+    monkeypatch.setattr(packing, "_foreseen", lambda task: None)
+    monkeypatch.setattr(packing.Packing, "pays", True)
+    monkeypatch.setattr(packing, "train_together", counted)
+    return sizes
+
+
+def answer(**asked: Any) -> dict[str, Any]:
+    found = clr.recommend(**asked, progress=False).to_dict()
+    del found["cost"]["seconds"]
+    return found
+
+
+def test_packs_answer_what_one_run_after_the_other_answers(
+    digits: Task, packed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for asked in ({"epochs": 20}, {"epochs": 8, "trials": 3, "seeds": 2}):
+        in_packs = answer(task=digits, **asked)
+        assert {1, 2} < set(packed), "ramps, and what is raced, are trained side by side"
+        with monkeypatch.context() as changed:
+            changed.setattr(packing, "_foreseen", lambda task: "no GPU")
+            assert answer(task=digits, **asked) == in_packs
+
+
+def test_all_repetitions_of_a_range_test_share_a_pack(digits: Task, packed: list[int]) -> None:
+    spec = RangeTestSpec(epochs=170, seeds=3)
+    tested = clr.range_test(digits, epochs=200, test=spec, progress=False)
+    assert packed[:3] == [3, 6, 6], "brackets, ramps and first proofs of all three"
+    assert len(tested.curves) == 9
+
+
+def test_a_call_in_packs_goes_on_from_what_was_saved(digits: Task, packed: list[int], tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"task": digits, "epochs": 20, "budget": 3, "save": tmp_path / "runs.db"}
+    assert answer(**asked) == answer(**asked)
+    assert sum(packed) > 5
+    before = len(packed)
+    answer(**asked)
+    assert len(packed) == before
+
+
+def test_runs_of_a_pack_that_breaks_are_trained_one_after_the_other(
+    digits: Task, packed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaking(task: Task, runs: Sequence[Run], tell_every_s: float) -> Any:
+        if len(runs) == 1:
+            return train_together(task, runs, tell_every_s)
+        packed.append(len(runs))
+        return broken(task, runs)
+
+    def broken(task: Task, runs: Sequence[Run]) -> Any:
+        for seen, made in enumerate(train_together(task, runs)):
+            yield made
+            if seen == 4:
+                raise RuntimeError("out of memory")
+
+    expected = clr.range_test(digits, epochs=20, progress=False)
+    packed.clear()
+    monkeypatch.setattr(packing, "train_together", breaking)
+    assert clr.range_test(digits, epochs=20, progress=False) == expected
+    assert packed == [2]
