@@ -120,6 +120,10 @@ class Judging:
         deviations: standard deviations to each side that an interval holds, nine of ten of a normal distribution.
         apart: factor between two readings above which they contradict each other: the whole width of a basin.
         learnt: standard errors by which a proof must end below the start to have learnt anything.
+        left: share of its fall that a proof must have done by its middle for high confidence: what most do that are off
+            the plateau they began on.
+        cost: share of the short cycles' fall that an error of the answer's size, and their noise, may come to for high
+            confidence.
     """
 
     basin: float = 0.9 * OCTAVE
@@ -127,6 +131,8 @@ class Judging:
     deviations: float = 1.64
     apart: float = 4.0
     learnt: float = 3.0
+    left: float = 0.5
+    cost: float = 0.1
 
 
 @dataclass(frozen=True)

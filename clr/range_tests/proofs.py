@@ -244,6 +244,10 @@ class Proofs:
         outwards = most if self.highest_is_best else least
         return float(x[at] + outwards), float(np.ptp(ends)) / (2 * step**2) + 1e-12
 
+    def cost(self, deviation: float) -> float:
+        """What an error of this size, a logarithm, would cost the best, and its end's noise: a share of its fall."""
+        return (self.vertex[1] * deviation**2 + self.best.error) / self.fall if self.fall > 0 else math.inf
+
     @property
     def _reach(self) -> tuple[float, float]:
         """How far from the best proof's rate the best rate may lie, downwards and upwards."""

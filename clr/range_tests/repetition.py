@@ -105,7 +105,9 @@ def repetition(
     tell(evidence.finding())
 
     left = budget - evidence.taken
-    steps = min(max(of.proofs.steps, int(of.proofs.share * budget)), left // 3, max(training, of.proofs.steps))
+    # where ramps learnt nothing short cycles would not either, and only take what longer ones need
+    wanted = left if evidence.blind else max(of.proofs.steps, int(of.proofs.share * budget))
+    steps = min(wanted, left // 3, max(training, of.proofs.steps))
     first = evidence.first = Proofs(max(2, steps), first_seed, untouched)
     centre = min(evidence.guess, ends.highest - 1.5 * of.proofs.step)
     yield from first.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
@@ -156,6 +158,11 @@ class Evidence:
     def broke(self) -> bool:
         """Whether some rate was too high."""
         return self.around.valley.broke or self.seen.both.broke
+
+    @property
+    def blind(self) -> bool:
+        """Whether neither the bracket nor the ramps learnt anything."""
+        return not (self.around.valley.learned or self.seen.both.learned)
 
     @property
     def guess(self) -> float:
@@ -261,8 +268,10 @@ class Evidence:
         assert self.first is not None
         if not self.first.told_apart:
             yield "the short cycles were too short or too noisy to tell their rates apart"
-        if self.plateau > 0 and not self.on_plateau:
+        if self.first.fall_by_the_middle < METHOD.judgement.left and not self.on_plateau:
             yield "the short cycles spent much of their steps near the loss they began at"
+        if self.first.cost(best.deviation) > METHOD.judgement.cost:
+            yield "the short cycles are so steep about the best rate, or so noisy, that a small error may cost much"
         if best.deviation > METHOD.judgement.basin:
             yield "the training is so much longer than the short cycles that its best rate is less certain than theirs"
 

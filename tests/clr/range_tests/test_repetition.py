@@ -41,15 +41,17 @@ def highest(finding: Finding) -> float:
     return max([run.max_lr for run, _ in finding.runs] + [finding.max_lr or 0] + list(finding.interval or []))
 
 
-def plateau() -> Simulate:
-    """A loss of 1 until the rates sum up to 12, which falls to 0 then; it breaks above a rate of 1."""
+def plateau(distance: float) -> Simulate:
+    """A loss of 1 until the rates sum up to the distance, which falls to 0 then; it breaks above a rate of 1."""
 
     def simulate(run: Run) -> Curve:
         random = np.random.default_rng(run.seed)
         losses, travelled = [], 0.0
         for lr in rates_of(run):
             travelled += lr
-            losses.append(1 / (1 + max(0.0, travelled - 12) ** 2) + 0.01 * random.normal() + 1e3 * max(0.0, lr - 1))
+            losses.append(
+                1 / (1 + max(0.0, travelled - distance) ** 2) + 0.01 * random.normal() + 1e3 * max(0.0, lr - 1)
+            )
         return Curve(rates_of(run), losses)
 
     return simulate
@@ -122,7 +124,7 @@ def test_a_longer_training_gets_a_lower_rate_and_a_wider_interval() -> None:
 
 
 def test_the_exponent_is_measured_where_proofs_had_hardly_left_the_loss_they_began_at() -> None:
-    finding = find(plateau(), 500, 500)
+    finding = find(plateau(3))
     assert any("hardly left the loss they began at" in doubt for doubt in finding.doubts)
     assert finding.confidence == "low"
     short, long = proofs_of(finding)
@@ -130,6 +132,18 @@ def test_the_exponent_is_measured_where_proofs_had_hardly_left_the_loss_they_beg
     assert 0.1 < finding.max_lr < 3
     assert {run.seed for run in short} == {run.seed for run in long}, "two lengths of the same training are compared"
     assert long[0].steps > 1.5 * short[0].steps
+
+
+@pytest.mark.parametrize("budget", [500, 1000])
+def test_where_ramps_learn_nothing_all_that_is_left_goes_into_three_long_cycles(budget: int) -> None:
+    finding = find(plateau(12), budget, budget)
+    cycles, longer = proofs_of(finding)
+    assert len(cycles) == 3
+    assert not longer
+    assert sum(run.steps for run, _ in finding.runs) > 0.97 * budget
+    assert finding.max_lr is not None
+    assert 0.1 < finding.max_lr < 1
+    assert proofs_of(find(bowl(), budget, budget))[0][0].steps == budget / 10, "and into short ones where they learn"
 
 
 @pytest.mark.parametrize("top", [100.0, EDGE_OF_STABILITY, 1.0, 0.3, 0.05, 1e-3, 1e-9])
@@ -318,6 +332,20 @@ def test_three_proofs_say_how_far_beyond_the_outermost_the_best_may_be() -> None
     nearly_flat, steep = proofs_at({0: 0.9, 1: 0.52, 2: 0.5}), proofs_at({0: 0.9, 1: 0.7, 2: 0.5})
     assert METHOD.proofs.step < nearly_flat.vertex[0] < 2 * METHOD.proofs.step
     assert steep.vertex[0] == pytest.approx((2 + 1 / 3) * METHOD.proofs.step)
+
+
+def test_noisy_short_cycles_are_of_no_high_confidence() -> None:
+    assert find(bowl()).confidence == "high"
+    noisy = find(bowl(noise=1.2))
+    assert noisy.confidence == "medium"
+    assert any("so noisy" in doubt for doubt in noisy.doubts)
+
+
+def test_the_cost_of_an_error_is_that_of_the_parabola_and_the_noise_of_its_end() -> None:
+    flat, steep = proofs_at({-1: 0.52, 0: 0.5, 1: 0.52}), proofs_at({-1: 0.9, 0: 0.5, 1: 0.9})
+    assert flat.cost(METHOD.proofs.step) == pytest.approx(0.02 / 0.5, abs=0.002)
+    assert steep.cost(METHOD.proofs.step) == pytest.approx(0.4 / 0.5, abs=0.002)
+    assert proofs_at({-1: 0.9, 0: 0.5, 1: 0.9}, start=0.4).cost(1.0) == math.inf, "nothing fell"
 
 
 def test_an_answer_that_errs_by_more_than_a_basin_is_of_no_high_confidence() -> None:
