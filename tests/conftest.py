@@ -1,5 +1,6 @@
 """Databases that the tests run on: a SQLite file, and a real PostgreSQL started from its wheel."""
 
+import gc
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,12 @@ TOGETHER = ("tests/e2e/", "tests/worker/")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path.relative_to(Path(__file__).parent).parts[0], len(ranks)))
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests and their imports are no garbage: looking through them took a quarter of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 class _Scheduling(LoadFileScheduling):

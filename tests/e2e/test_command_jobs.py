@@ -43,12 +43,9 @@ for step in range(run.steps):
 """
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """Of a service that runs commands, on a cluster that counts four devices."""
-    devices = json.dumps({"GPU": GPUS})
-    home = tmp_path_factory.mktemp("home")
-    with serving(home, CLR_ALLOW_CODE="true", RAY_OVERRIDE_RESOURCES=devices) as url, Client(url) as found:
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url) as found:
         yield found
 
 
@@ -77,11 +74,14 @@ def test_a_program_is_tuned_and_compared_within_its_budget(client: Client) -> No
     assert job.document["under_way"] == []
 
 
-def test_a_run_has_the_devices_that_were_asked_for(client: Client) -> None:
-    job = submit(client, sys.executable, "-c", DEVICES, resources={"gpus": GPUS}).wait(300)
+@pytest.mark.long
+def test_a_run_has_the_devices_that_were_asked_for(tmp_path: Path) -> None:
+    counted = json.dumps({"GPU": GPUS})
+    with serving(tmp_path, CLR_ALLOW_CODE="true", RAY_OVERRIDE_RESOURCES=counted) as url, Client(url) as client:
+        job = submit(client, sys.executable, "-c", DEVICES, resources={"gpus": GPUS}).wait(300)
+        refused = submit(client, sys.executable, "-c", DEVICES, resources={"gpus": GPUS + 1}).wait(300)
     assert (job.state, job.error) == ("succeeded", None)
     assert job.document["trained_with"]["gpus"] == GPUS
-    refused = submit(client, sys.executable, "-c", DEVICES, resources={"gpus": GPUS + 1}).wait(300)
     assert refused.state == "failed"
     assert "no node has" in str(refused.error)
 

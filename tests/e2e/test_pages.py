@@ -3,17 +3,21 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.e2e.conftest import serving
+from service.app import create_app
+from service.settings import Settings
+from tests.service.conftest import serving as running
 
 CHROMIUM = "/usr/bin/chromium"
 HOSTILE = "<script>alert(1)</script>"
@@ -21,18 +25,6 @@ WAIT_MS = 60_000
 expect.set_options(timeout=20_000)
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def url(home: Path) -> Iterator[str]:
-    """A service for the tests here alone: one of them closes it to all who have no token."""
-    with serving(home) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +36,9 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def context(browser: Browser, url: str) -> Iterator[BrowserContext]:
-    """A fresh profile, in which nothing may go to another host and nothing may complain."""
+@contextmanager
+def profile(browser: Browser, url: str) -> Iterator[BrowserContext]:
+    """A fresh one, in which nothing may go to another host and nothing may complain."""
     context = browser.new_context(base_url=url, viewport={"width": 1280, "height": 900})
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
     asked: list[str] = []
@@ -61,8 +53,9 @@ def context(browser: Browser, url: str) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    with profile(browser, url) as context:
+        yield context.new_page()
 
 
 def submit(url: str, **fields: object) -> str:
@@ -181,9 +174,14 @@ def clr(home: Path, *arguments: str) -> str:
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
-def test_once_there_is_a_token_people_sign_in_with_it_and_out_again(page: Page, home: Path) -> None:
-    token = clr(home, "token", "create", "--role", "submit", "--name", "me").split()[-1]
-    try:
+def test_once_there_is_a_token_people_sign_in_with_it_and_out_again(
+    browser: Browser, migrated_sqlite: Path, tmp_path: Path
+) -> None:
+    shutil.copy(migrated_sqlite, tmp_path / "clr.db")
+    token = clr(tmp_path, "token", "create", "--role", "submit", "--name", "me").split()[-1]
+    api = create_app(Settings(home=tmp_path, database_url=f"sqlite:///{tmp_path}/clr.db"))
+    with running(api) as url, profile(browser, url) as context:
+        page = context.new_page()
         page.goto("/jobs/new")
         expect(page).to_have_url(re.compile("/signin"))
         page.get_by_label("Token").fill(token)
@@ -193,5 +191,3 @@ def test_once_there_is_a_token_people_sign_in_with_it_and_out_again(page: Page, 
         page.get_by_role("button", name="Sign out").click()
         page.goto("/")
         expect(page).to_have_url(re.compile("/signin"))
-    finally:
-        clr(home, "token", "revoke", "me")
