@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of collected tests and their imports are no garbage: looking through them took a quarter of a second."""
+    """Thousands of collected tests and their imports are no garbage: looking through them takes a quarter second."""
     gc.collect()
     gc.freeze()
 

@@ -89,7 +89,9 @@ def test_a_job_is_submitted_from_the_form_and_watched_to_its_end_without_a_reloa
         expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
     pictures = page.locator("picture img:not([loading])")  # of the rest, what nobody opened is not drawn
     expect(pictures).to_have_count(5)
-    assert pictures.evaluate_all("images => images.every(image => image.complete && image.naturalWidth > 0)")
+    for picture in pictures.all():
+        expect(picture).to_have_js_property("complete", True)
+    assert pictures.evaluate_all("images => images.every(image => image.naturalWidth > 0)")
 
     page.locator("[data-copy=snippet]").click()
     expect(page.locator("[data-copy=snippet]")).to_have_text("Copied")

@@ -23,10 +23,7 @@ SECRET = "hunter2correcthorse"
 SECRETS = ("CLR_DATABASE_URL", "CLR_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "SOMETHING_ELSE", "RAY_AUTH_TOKEN")
 
 
-ON_BOTH_DATABASES = (
-    "test_a_job_goes_through_its_stages_to_a_confirmed_recommendation",
-    "test_killing_the_worker_in_mid_search_loses_and_repeats_no_finished_trial",
-)
+ON_BOTH_DATABASES = ("test_a_job_goes_through_its_stages_to_a_confirmed_recommendation",)
 """The store has its own tests, on both; a worker's take long: of the others, PostgreSQL's are ``make test-long``'s."""
 
 

@@ -39,7 +39,7 @@ def has_ray(database: Database) -> bool:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, id=one, marks=[pytest.mark.long] * (name != "raylet")) for one, name in PARTS.items()]
 )
-def test_a_worker_without_a_part_of_its_ray_fails_no_job_and_gets_a_new_one(
+def test_a_worker_without_a_part_of_its_ray_fails_no_job_and_gets_a_new_one_and_stopped_it_hands_its_job_back(
     database: Database, tmp_path: Path, name: str
 ) -> None:
     work = Work(database)
@@ -58,10 +58,18 @@ def test_a_worker_without_a_part_of_its_ray_fails_no_job_and_gets_a_new_one(
             rows = runs.of_stage(session, under_way, "range_test")
         assert {row.losses for row in rows} == {0}
         assert max(row.attempt for row in rows) == 2
+        last = work.submit("odd_tasks:slow", epochs=200)
+        work.until(last, lambda job: job.steps > 0)
+        asked = time.monotonic()
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        assert worker.wait(15) == 0
+        assert time.monotonic() - asked < 10
+    job = work.job(last)
+    assert (job.state, job.owner) == ("queued", None)
+    assert not has_ray(database)
 
 
+@pytest.mark.long
 def test_a_worker_waits_for_a_cluster_that_is_not_there(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

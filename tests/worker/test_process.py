@@ -1,10 +1,8 @@
-"""The worker as a process of its own: killed, stopped, replaced."""
+"""The worker as a process of its own: killed, replaced."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service.store import jobs, runs, studies, workers
+from service.store import runs, studies
 from service.store.database import Database
 from tests.conftest import wait_until_gone
 from tests.worker.conftest import Work
@@ -49,7 +47,7 @@ def kill(process: subprocess.Popen) -> None:
     wait_until_gone(family)
 
 
-@pytest.mark.parametrize("database_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True)
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_killing_the_worker_in_mid_search_loses_and_repeats_no_finished_trial(
     database: Database, tmp_path: Path
@@ -93,29 +91,3 @@ def test_killing_the_worker_in_mid_search_loses_and_repeats_no_finished_trial(
 
 def study_id(database: Database, job_id: str) -> int:
     return studies.storage(database.url).get_study_id_from_name(job_id)
-
-
-@pytest.mark.timeout(120)
-def test_a_stopped_worker_hands_its_job_back_within_ten_seconds(database: Database, tmp_path: Path) -> None:
-    work = Work(database)
-    job_id = work.submit("odd_tasks:slow", epochs=200)
-    with worker_process(database, tmp_path) as process:
-        work.until(job_id, lambda job: job.steps > 0)
-        asked = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
-        assert time.monotonic() - asked < 10
-    job = work.job(job_id)
-    assert (job.state, job.owner) == ("queued", None)
-    with database.begin() as session:
-        assert workers.alive(session) == []
-        jobs.request_cancel(session, job_id)
-
-
-def test_a_worker_refuses_a_database_that_is_not_migrated(tmp_path: Path) -> None:
-    environment = os.environ | {"CLR_HOME": str(tmp_path), "CLR_DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"}
-    ended = subprocess.run(
-        [sys.executable, "-m", "worker"], env=environment, capture_output=True, text=True, timeout=60
-    )
-    assert ended.returncode == 1
-    assert ended.stderr.strip() == "error: the database is not migrated; run `clr migrate`"
