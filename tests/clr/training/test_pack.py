@@ -4,6 +4,7 @@ import itertools
 import logging
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -273,7 +274,12 @@ def drawing() -> nn.Module:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     ("model", "why"),
-    [(Counting, "changes what"), (Replacing, "changes what"), (hooked, "hooks"), (drawing, "random numbers")],
+    [
+        (Counting, "changes what"),
+        (Replacing, "changes what|ends elsewhere"),  # on a GPU it is found out by where its tensor ends
+        (hooked, "hooks"),
+        (drawing, "random numbers"),
+    ],
 )
 def test_what_cannot_be_replayed_is_trained_alone(
     model: Callable[[], nn.Module], why: str, device: str, caplog: pytest.LogCaptureFixture
@@ -284,7 +290,7 @@ def test_what_cannot_be_replayed_is_trained_alone(
         packed = Packing(make(device, model=model), math.inf)
         assert not packed.pays
         assert list(packed(RUNS)) == []
-    assert why in caplog.text
+    assert re.search(why, caplog.text)
     assert torch.equal(torch.get_rng_state(), before)
 
 
