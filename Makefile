@@ -55,9 +55,11 @@ test: lint
 audit: $(STAMP)
 	@$(BIN)/python .ci/audit
 
+# In an environment of its own: with it comes a package that adds two seconds to each import of jsonschema, and so of Ray.
 sbom: $(STAMP)
-	@mkdir -p build
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/sbom.json $(BIN)/python
+	@test -x build/sbom/bin/cyclonedx-py || { $(BIN)/python -m venv --clear --without-pip build/sbom \
+		&& $(BIN)/python -m pip --python build/sbom/bin/python install -q -c constraints.txt cyclonedx-bom; }
+	build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/sbom.json $(BIN)/python
 
 lock: $(STAMP)
 	$(BIN)/python .ci/lock > requirements.txt

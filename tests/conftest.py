@@ -1,6 +1,7 @@
 """Databases that the tests run on: a SQLite file, and a real PostgreSQL started from its wheel."""
 
 import gc
+import os
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,10 @@ TOGETHER = ("tests/e2e/", "tests/worker/")
 """Folders whose tests share what takes long to start, a service or a Ray: one process runs all of each."""
 
 
+os.environ.setdefault("SSL_CERT_DIR", os.devnull)
+"""Nothing here speaks TLS, and reading all authorities of the world takes each client of HTTP 40 ms."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path.relative_to(Path(__file__).parent).parts[0], len(ranks)))
@@ -44,6 +49,7 @@ class _Scheduling(LoadFileScheduling):
         return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
     return _Scheduling(config, log)
 

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,8 @@ def test_tests_lie_as_the_packages_do(package: str) -> None:
 def test_before_a_commit_runs_what_lint_runs() -> None:
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert [hook["entry"] for hook in repository["hooks"]] == ["make lint"]
+
+
+def test_nothing_installed_makes_ray_slow_to_import() -> None:
+    """Where it is, jsonschema compiles its grammars at import: two seconds in each of nine processes of a Ray."""
+    assert find_spec("rfc3987_syntax") is None
