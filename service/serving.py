@@ -1,6 +1,7 @@
 """Starts the API, and for ``clr serve`` all that belongs to a service on one machine."""
 
 import errno
+import logging
 import socket
 import sys
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from contextlib import closing
 
 from service.settings import Settings
 from service.supervisor import Child, Supervisor
+
+log = logging.getLogger(__name__)
 
 BACKLOG = 2048
 GRACE_S = 4
@@ -56,6 +59,8 @@ def run_api(settings: Settings, fd: int | None = None) -> None:
             access_log=settings.log_level == "debug",
             timeout_graceful_shutdown=GRACE_S,
         )
+        if fd is None:  # else whoever handed it down has said so
+            log.info("listening at %s", address(listener))
         server = uvicorn.Server(config)
         server.run(sockets=[listener])
     if not server.started:

@@ -1,4 +1,6 @@
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+
+from tests.conftest import started
 
 
 @pytest.fixture
@@ -80,3 +84,14 @@ def test_api_and_worker_come_back_after_kill_9_and_a_stop_leaves_nothing(
     assert service.wait(20) == 0
     _, alive = psutil.wait_procs(family + old, timeout=10)
     assert alive == []
+
+
+def test_an_api_alone_says_where_it_listens(migrated_sqlite: Path, tmp_path: Path) -> None:
+    shutil.copy(migrated_sqlite, tmp_path / "clr.db")
+    command = [sys.executable, "-m", "service.cli", "api", "--port", "0"]
+    environment = os.environ | {"CLR_HOME": str(tmp_path)}
+    with started(command, env=environment, stderr=subprocess.PIPE, text=True) as api:
+        assert api.stderr is not None
+        said = next(line for line in api.stderr if "listening at" in line)
+        api.terminate()
+    assert re.search(r"listening at http://127.0.0.1:\d{4,}$", said)
