@@ -1,5 +1,6 @@
 """The real transformers on a tiny GPT-2, made from its configuration, and the bytes of a text that never changes."""
 
+import gc
 import json
 import os
 import subprocess
@@ -21,6 +22,13 @@ from clr.integrations.transformers import install, lr_bounds  # noqa: E402
 
 TEXT = Path(__file__).parents[3].joinpath("LICENSE").read_bytes()[: 120 * 32]
 EXAMPLES = [{"input_ids": piece, "labels": piece} for piece in torch.tensor(list(TEXT)).split(32)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_look_through() -> None:
+    """A Trainer looks for garbage at each training's end, which takes a second amid what thousands of tests left."""
+    gc.collect()
+    gc.freeze()
 
 
 def make(folder: Path, kind: Any = transformers.Trainer, train_dataset: Any = None, **changes: Any) -> Any:

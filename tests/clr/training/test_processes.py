@@ -40,7 +40,7 @@ def own(wrap):
 for wrap in (DistributedDataParallel, fully_shard):
     mine = own(wrap)
     before = [one.detach().clone() for one in mine["model"].parameters()]
-    tested = clr.range_test(**mine, epochs=10, progress=False)
+    tested = clr.range_test(**mine, epochs=4, progress=False)
     kept = all(map(torch.equal, before, mine["model"].parameters()))
     told[wrap.__name__] = [tested.bounds.max_lr, tested.curves[0].loss, tested.curves[0].metric, kept]
 
@@ -49,7 +49,7 @@ try:
 except InvalidArgument as error:
     told["save"] = str(error)
 if dist.get_rank() == 0:  # what is not wrapped is trained by whoever asks, alone
-    told["alone"] = clr.range_test(**own(lambda network: network), epochs=10, progress=False).bounds.max_lr
+    told["alone"] = clr.range_test(**own(lambda network: network), epochs=4, progress=False).bounds.max_lr
 open(f"{sys.argv[1]}/{dist.get_rank()}", "w").write(json.dumps(told))
 dist.destroy_process_group()
 """
