@@ -254,7 +254,7 @@ class Evidence:
     def _judgement(self, best: Best) -> tuple[Confidence, list[str]]:
         if self.first is None:
             return "low", ["read from ramps alone, before any short cycle was trained"]
-        doubts = list(self._doubts())
+        doubts = list(self._doubts(best))
         if not self.learnt:
             return "inconclusive", [
                 *doubts,
@@ -272,10 +272,10 @@ class Evidence:
             yield "the short cycles spent much of their steps near the loss they began at"
         if self.first.cost(best.deviation) > METHOD.judgement.cost:
             yield "the short cycles are so steep about the best rate, or so noisy, that a small error may cost much"
-        if best.deviation > METHOD.judgement.basin:
+        if best.deviation > METHOD.judgement.basin and self.second is not None:
             yield "the training is so much longer than the short cycles that its best rate is less certain than theirs"
 
-    def _doubts(self) -> Iterator[str]:
+    def _doubts(self, best: Best) -> Iterator[str]:
         assert self.first is not None
         count = len(self.first.proofs)
         if not self.broke:
@@ -290,3 +290,5 @@ class Evidence:
             yield f"of the {count} short cycles the one at the highest rate ended best"
         if not self.borne_out:
             yield "longer cycles on other batches do best at another rate"
+        if best.deviation > METHOD.judgement.basin and self.second is None:
+            yield "the short cycles are all of one length, and the training is much longer: its best rate is a guess"

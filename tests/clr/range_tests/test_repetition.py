@@ -353,3 +353,10 @@ def test_an_answer_that_errs_by_more_than_a_basin_is_of_no_high_confidence() -> 
     long = find(bowl(), training=100_000)
     assert long.confidence == "medium"
     assert any("so much longer" in doubt for doubt in long.doubts)
+
+
+def test_one_length_of_short_cycles_says_little_of_a_much_longer_training() -> None:
+    long = find(plateau(12), training=100_000)
+    assert len({run.steps for run, _ in long.runs if not run.is_ramp}) == 1
+    assert long.confidence == "low"
+    assert any("is a guess" in doubt for doubt in long.doubts)
