@@ -68,7 +68,7 @@ def test_a_default_job_costs_six_trainings_at_most_and_compares_its_answer() -> 
 def test_no_job_costs_more_than_its_budget(budget: float, seed: int) -> None:
     session = make(budget=budget, seed=seed)
     finish(session, bowl())
-    assert session.steps_so_far <= max(1.0, budget * LENGTH.steps)
+    assert session.steps_so_far <= max(1.0, budget * LENGTH.steps + 1e-9), "3.9999999999999964 trainings are four"
 
 
 @settings(deadline=None, max_examples=15)
