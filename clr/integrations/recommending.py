@@ -29,7 +29,8 @@ def recommended(
         optimizer: what it trains with, see ``clr.training.optimizers.described``.
     """
     began = time.monotonic()
-    tested = carry_out(range_test_plan(length, RangeTestSpec(seeds=seeds), seed), curve_of)
+    plan = range_test_plan(length, RangeTestSpec(seeds=seeds), seed, optimizer=(optimizer or {}).get("name"))
+    tested = carry_out(plan, curve_of)
     cost = SpentCost.of(tested.cost_steps, time.monotonic() - began, length.steps)
     candidate = tested.bounds.candidate(length)
     return Recommendation.of(

@@ -1,7 +1,7 @@
 """Every number of the range test that is a choice, with its reason. Rates are natural logarithms throughout."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from clr.run import Run
 
@@ -87,6 +87,10 @@ class Proving:
     val_limit: int = 500
 
 
+FADING = ("Adagrad",)
+"""Optimizers that sum up squared gradients from the first step on and forget none."""
+
+
 @dataclass(frozen=True)
 class Lengthening:
     """From proofs of two lengths to the training's own: the best rate goes as length ** -exponent.
@@ -98,6 +102,9 @@ class Lengthening:
             loss it began at to having left it. The tasks that had not left it had less than .2, most others above .6.
         plateau_exponent, plateau_spread: the belief there, where exponents from -.5 to 1 were measured: the two lengths
             decide.
+        fading: what both beliefs are lower by for an optimizer in ``FADING``. It divides by the root of the sum of all
+            squared gradients, so one rate moves the network by less and less, as the root of the steps: what was best
+            for a short training has to be higher for a long one by as much.
         error: standard deviation of the best rate of one seed's proofs, an octave's half.
     """
 
@@ -106,7 +113,13 @@ class Lengthening:
     plateau: tuple[float, float] = (0.1, 0.4)
     plateau_exponent: float = 0.2
     plateau_spread: float = 0.5
+    fading: float = 0.5
     error: float = 0.4 * OCTAVE
+
+    def under(self, optimizer: str | None) -> "Lengthening":
+        """What is believed where that optimizer trains; None: one that is not known."""
+        lower = self.fading if optimizer in FADING else 0.0
+        return replace(self, exponent=self.exponent - lower, plateau_exponent=self.plateau_exponent - lower)
 
 
 @dataclass(frozen=True)

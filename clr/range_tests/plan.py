@@ -111,6 +111,7 @@ def range_test_plan(
     max_steps: int | None = None,
     tell: Callable[[Bounds], None] = lambda bounds: None,
     direction: Direction = "maximize",
+    optimizer: str | None = None,
 ) -> Plan[RangeTest]:
     """The test as a plan: up to ``spec.seeds`` repetitions, as many as the steps allow, their runs side by side.
 
@@ -122,6 +123,7 @@ def range_test_plan(
         tell: called with what the runs so far say, each time that a repetition knows more: first after a seventh of the
             steps. A plan that is run again over recorded curves says the same again.
         direction: of the metric, where the runs have one.
+        optimizer: name of the one that trains, where known.
     """
     allowed = steps_of_test(length, spec, max_steps)
     if allowed < METHOD.fewest_steps:
@@ -140,7 +142,7 @@ def range_test_plan(
         tell(read_together([known[i] for i in sorted(known)]))
 
     plans = [
-        repetition(allowed // count, cycle, one, spec.min_lr, spec.max_lr, direction, partial(tell_all, i))
+        repetition(allowed // count, cycle, one, spec.min_lr, spec.max_lr, direction, partial(tell_all, i), optimizer)
         for i, one in enumerate(fresh_seeds(seed, "range_test", count))
     ]
     findings = yield from side_by_side(plans)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clr.range_tests.bounds import Confidence, Interval
-from clr.range_tests.method import METHOD, rate
+from clr.range_tests.method import METHOD, Lengthening, rate
 from clr.range_tests.proofs import Proofs, Untouched
 from clr.range_tests.ramps import Bracket, Ends, Ramps, Ran, bracket, ramps
 from clr.range_tests.signal import Array
@@ -81,6 +81,7 @@ def repetition(
     highest: float | None = None,
     direction: Direction = "maximize",
     tell: Callable[[Finding], None] = lambda finding: None,
+    optimizer: str | None = None,
 ) -> Plan[Finding]:
     """Bracket, two ramps, three to five proofs and two longer ones, in at most ``budget`` steps.
 
@@ -92,6 +93,7 @@ def repetition(
             highest rate of the caller's own, whatever the bracket says.
         direction: of the metric, where curves have one.
         tell: called with what is known so far, each time that is more.
+        optimizer: name of the one that trains, where known.
     """
     ends, of = Ends.of(lowest, highest), METHOD
     bracket_seed, first_seed, second_seed, *ramp_seeds = fresh_seeds(seed, "repetition", 5)
@@ -100,7 +102,7 @@ def repetition(
         doubt = "the loss is not finite, even at the lowest rate"
         return Finding(None, None, None, None, "inconclusive", [doubt], None, around.runs)
     seen = yield from ramps(around, max(of.ramps.steps, int(of.ramps.share * budget)), ramp_seeds, ends)
-    evidence = Evidence(around, seen, ends, training)
+    evidence = Evidence(around, seen, ends, training, of.length.under(optimizer))
     untouched = Untouched.of(around, seen, direction)
     tell(evidence.finding())
 
@@ -120,7 +122,7 @@ def repetition(
     steps = min((budget - evidence.taken) // count, training)
     if steps >= first.steps:
         second = Proofs(steps, first_seed if evidence.on_plateau else second_seed, untouched)
-        shift = of.length.exponent * math.log(second.steps / first.steps)
+        shift = evidence.length.exponent * math.log(second.steps / first.steps)
         centre = first.vertex[0] - shift if first.learnt else first.harmless
         centre = min(centre, ends.highest - of.proofs.step / 2)
         yield from second.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
@@ -136,10 +138,11 @@ class Evidence:
         around, seen: bracket and ramps.
         ends: rates that may be tried or recommended.
         training: steps of the training to be recommended for.
+        length: what is believed of the best rate's way with it.
     """
 
-    def __init__(self, around: Bracket, seen: Ramps, ends: Ends, training: int) -> None:
-        self.around, self.seen, self.ends, self.training = around, seen, ends, training
+    def __init__(self, around: Bracket, seen: Ramps, ends: Ends, training: int, length: Lengthening) -> None:
+        self.around, self.seen, self.ends, self.training, self.length = around, seen, ends, training, length
         self.first: Proofs | None = None
         self.second: Proofs | None = None
 
@@ -186,7 +189,7 @@ class Evidence:
         further = self.second is not None and self.second.learnt and self.second.fall > 2 * self.first.fall
         if further or not self.first.learnt:
             return 1.0
-        low, high = METHOD.length.plateau
+        low, high = self.length.plateau
         return float(np.clip((high - self.first.fall_by_the_middle) / (high - low), 0, 1))
 
     @property
@@ -210,7 +213,7 @@ class Evidence:
 
     def best(self) -> Best:
         """The best rate of the training: from proofs of one or two lengths, or from the ramps alone."""
-        of = METHOD.length
+        of = self.length
         if self.first is None:
             return Best(self.guess, 4 * of.error)
         x, curvature = self.first.vertex

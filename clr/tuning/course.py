@@ -92,8 +92,8 @@ class Course:
         length = self.training.length
         most = max(1, int(self.spec.budget * length.steps + 1e-9))
         most = min(most, self.spec.limits.max_steps or most)
-        direction = self.training.direction
-        plan = range_test_plan(length, self.spec.range_test, self.spec.seed, most, self._tell, direction)
+        direction, used = self.training.direction, (self.training.optimizer or {}).get("name")
+        plan = range_test_plan(length, self.spec.range_test, self.spec.seed, most, self._tell, direction, used)
         sent: list[Curve] | None = None
         while True:
             try:

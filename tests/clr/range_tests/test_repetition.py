@@ -360,3 +360,10 @@ def test_one_length_of_short_cycles_says_little_of_a_much_longer_training() -> N
     assert len({run.steps for run, _ in long.runs if not run.is_ramp}) == 1
     assert long.confidence == "low"
     assert any("is a guess" in doubt for doubt in long.doubts)
+
+
+def test_where_the_optimizers_rates_fade_a_longer_training_gets_a_higher_one() -> None:
+    found = {name: carry_out(repetition(1000, 10_000, 0, optimizer=name), bowl()) for name in (None, "SGD", "Adagrad")}
+    assert found["SGD"].max_lr == found[None].max_lr
+    higher = (found["Adagrad"].max_lr or 0) / (found["SGD"].max_lr or 1)
+    assert 2 < higher < math.sqrt(10 / METHOD.proofs.share)

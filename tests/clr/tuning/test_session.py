@@ -255,3 +255,14 @@ def test_no_rate_above_the_callers_own_limit_is_tried(max_lr: float) -> None:
     orders = finish(session, bowl())
     ours = [order.run.max_lr for order in orders if order.params.get("baseline") is None]
     assert max(ours) <= max_lr * 1.0001
+
+
+def test_what_the_optimizer_does_to_rates_is_known_to_the_range_test() -> None:
+    found = []
+    for name in ("SGD", "Adagrad"):
+        training = replace(TRAINING, optimizer={"name": name, "args": {}}, length=TrainingLength(200, 50))
+        session = Session(JobSpec(task="mine", epochs=200, search=None), training)
+        finish(session, bowl())
+        assert session.range_test is not None
+        found.append(session.range_test.bounds.max_lr or 0)
+    assert found[1] > 1.5 * found[0] > 0
