@@ -22,8 +22,7 @@ help:
 
 setup: $(STAMP)
 
-# Debian ships venv without pip in it: then the system's pip installs one. Half of an installation was compiling modules
-# of which most are never imported; Python compiles each that is.
+# Debian ships venv without pip in it: then the system's pip installs one.
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) > /dev/null \
 		|| { echo "error: $(PYTHON) is not installed; name another: make PYTHON=..." >&2; exit 1; }
@@ -32,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV), the first time a few minutes"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) > /dev/null 2>&1 \
 		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: $(STAMP)
