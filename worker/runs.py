@@ -17,6 +17,7 @@ from clr.tuning.session import Session
 from service.store import jobs, recommendations, runs
 from service.store.database import Database
 from service.store.jobs import Lease
+from service.store.sessions import tell_progress
 from worker.checkpoints import Checkpoints
 from worker.cluster import Resources
 from worker.engine import ATTEMPTS, Engine, Stream, pause
@@ -260,15 +261,7 @@ class Runs:
                 self._recommend(session, news)
 
     def _tell_progress(self, transaction: Transaction, stage: Stage) -> None:
-        one = self.session
-        jobs.progress(
-            transaction,
-            self.lease,
-            stage=stage,
-            progress=one.progress,
-            steps=one.steps_so_far,
-            under_way=one.standing,
-        )
+        tell_progress(transaction, self.lease, self.session, stage)
         self._stage = stage
 
     def _publish(self) -> None:

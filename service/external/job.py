@@ -78,15 +78,7 @@ class ExternalJob:
 
     def tell_progress(self, stage: str) -> None:
         """Record how far the job is, and where each of its runs stands."""
-        one = self.session
-        jobs.progress(
-            self.transaction,
-            self.lease,
-            stage=stage,
-            progress=one.progress,
-            steps=one.steps_so_far,
-            under_way=one.standing,
-        )
+        sessions.tell_progress(self.transaction, self.lease, self.session, stage)
 
     def recommend(self) -> None:
         """Store the present recommendation, if there is one."""

@@ -8,7 +8,8 @@ from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
 from clr.tuning.orders import Order, ToldRun, Training
 from clr.tuning.session import Session
-from service.store import recommendations, runs
+from service.store import jobs, recommendations, runs
+from service.store.jobs import Lease
 from service.store.models import Job, RunRow
 
 STAGES = ("range_test", "search", "confirm")
@@ -45,6 +46,18 @@ def training(job: Job, spec: JobSpec) -> Training:
     length = TrainingLength(spec.epochs, job.iterations_per_epoch)
     metric, direction = job.metric or "metric", job.direction or "maximize"
     return Training(length, metric, direction, used.get("optimizer"), used.get("batch_size"))  # type: ignore[arg-type]
+
+
+def tell_progress(transaction: Transaction, lease: Lease, session: Session, stage: str) -> None:
+    """Record how far a job is, and where each of its runs stands."""
+    jobs.progress(
+        transaction,
+        lease,
+        stage=stage,
+        progress=session.progress,
+        steps=session.steps_so_far,
+        under_way=session.standing,
+    )
 
 
 def told_runs(transaction: Transaction, job_id: str) -> list[ToldRun]:

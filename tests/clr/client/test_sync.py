@@ -1,18 +1,13 @@
 import asyncio
 import inspect
-import re
-import shutil
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 import clr
 from clr.client import sync as client_module
@@ -22,13 +17,11 @@ from clr.client.service_run import AsyncServiceRun, ServiceRun
 from clr.client.sync import Client, ClientError
 from clr.errors import InvalidArgument
 from clr.tuning.recommendation import Recommendation
-from service.app import create_app
-from service.settings import Settings
-from service.store import events, jobs, recommendations, runs, studies, workers
+from service.store import events, jobs, recommendations, runs
 from service.store.database import Database
 from service.store.jobs import Lease
+from tests.clr.client.conftest import DIGITS, Api, Relay, claim
 
-DIGITS = {"name": "digits", "doc": "Handwritten digits.", "schema": {"type": "object", "properties": {}}}
 FOUND = {
     "source": "range_test",
     "policy": "triangular",
@@ -48,118 +41,6 @@ FOUND = {
     "evidence": None,
     "cost": None,
 }
-
-
-class Api:
-    """The real API on a port of its own, over one database; can be stopped and started again."""
-
-    def __init__(self, database_url: str) -> None:
-        self.database_url = database_url
-        self.port = 0
-        self.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = self.listener.getsockname()[1]
-        app = create_app(Settings(database_url=self.database_url, allow_code=True))
-        self.server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
-        self.thread.start()
-        while not self.server.started:
-            assert self.thread.is_alive()
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(10)
-        self.listener.close()
-        assert not self.thread.is_alive()
-
-
-class Relay:
-    """Passes connections on to the API, but spoils the first ones as ``faults`` say; keeps what clients sent."""
-
-    def __init__(self, port: int, faults: list[str]) -> None:
-        self.faults, self.requests = faults, list[bytes]()
-        self._port = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(10)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, socket.create_connection(("127.0.0.1", self._port)) as api:
-                fault = self.faults.pop(0) if self.faults else "none"
-                self._pass_on(connection, api, fault)
-
-    def _pass_on(self, connection: socket.socket, api: socket.socket, fault: str) -> None:
-        request = connection.recv(65536)
-        head, _, body = request.partition(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", head.lower())
-        while length and len(body) < int(length[1]):
-            more = connection.recv(65536)
-            request, body = request + more, body + more
-        self.requests.append(request)
-        if fault == "503":
-            connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            return
-        api.sendall(request.replace(b"Connection: keep-alive", b"Connection: close"))
-        answer = b"".join(iter(lambda: api.recv(65536), b""))
-        if fault == "none":
-            connection.sendall(answer)
-
-
-@pytest.fixture
-def api(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Api]:
-    shutil.copy(migrated_sqlite, tmp_path / "clr.db")
-    api = Api(f"sqlite:///{tmp_path}/clr.db")
-    yield api
-    if api.thread.is_alive():
-        api.stop()
-    studies.dispose()
-
-
-@pytest.fixture
-def store(api: Api) -> Iterator[Database]:
-    database = Database(api.database_url)
-    with database.begin() as session:
-        workers.publish(session, owner="w", host="h", slots={"cpus": 1}, tasks=[DIGITS])
-    yield database
-    database.dispose()
-
-
-@pytest.fixture
-def client(api: Api, store: Database) -> Iterator[Client]:
-    with Client(api.url) as client:
-        yield client
-
-
-@pytest.fixture
-def relay(api: Api, store: Database) -> Iterator[Relay]:
-    relay = Relay(api.port, [])
-    yield relay
-    relay.close()
-
-
-def claim(store: Database) -> Lease:
-    with store.begin() as session:
-        claimed = jobs.claim(session, owner="w", lease_s=60)
-    assert claimed is not None
-    return claimed[1]
 
 
 def test_a_submitted_job_is_listed_found_by_its_id_and_cancelled(client: Client) -> None:
@@ -471,85 +352,3 @@ def test_events_are_whole_however_their_bytes_come(size: int) -> None:
 def test_the_client_needs_no_torch() -> None:
     program = "import clr, sys; clr.Client; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
-
-
-EXTERNAL = {"mode": "external", "task": "mine", "epochs": 10, "iterations_per_epoch": 10, "direction": "maximize"}
-
-
-def external(client: Client) -> client_module.Job:
-    """An external job whose range test is given."""
-    job = client.submit(EXTERNAL | {"search": {"trials": 3}, "confirm": None})
-    points = [{"lr": 1e-5 * 1.06**step, "loss": 2.0 if step < 100 else 1.0} for step in range(200)]
-    points[-1]["loss"] = float("nan")
-    bounds = job.put_range_test(points, seed=3).bounds
-    assert bounds is not None
-    assert job.recommendation().max_lr == pytest.approx(bounds.max_lr, rel=1e-3)
-    return job
-
-
-def test_an_external_job_is_trained_run_by_run_until_there_are_no_more(client: Client) -> None:
-    job = external(client)
-    run = job.next_run()
-    assert run is not None
-    assert [run.lr(step) for step in (0, run.step_size_up, run.steps)] == pytest.approx(
-        [run.base_lr, run.max_lr, run.base_lr]
-    )
-    for _ in range(run.steps):
-        run.log(loss=0.5)
-    run.log(metric=0.8)
-    assert run.tell().value == 0.8
-    diverging = job.next_run()
-    assert diverging is not None
-    diverging.lr(0)
-    diverging.log(loss=float("inf"))
-    assert diverging.tell(float("nan")).value is None
-    assert diverging.stop
-    for attempt in (1, 2, 3):
-        failing = job.next_run()
-        assert failing is not None
-        assert (failing.document["number"], failing.attempt) == (2, attempt)
-        told = failing.fail("out of memory")
-    assert (told.state, told.error) == ("failed", "out of memory")
-    assert job.next_run() is None
-    assert job.refresh().state == "succeeded"
-    assert job.recommendation().max_lr == pytest.approx(run.max_lr)
-
-
-def test_an_external_job_is_trained_without_blocking(client: Client, api: Api) -> None:
-    job = external(client)
-
-    async def use() -> None:
-        async with AsyncClient(api.url) as twin:
-            same = await twin.job(job.id)
-            points = [{"lr": 1e-5 * 1.06**step, "loss": 2.0 if step < 100 else 1.0} for step in range(200)]
-            assert len((await same.put_range_test(points, seed=4)).curves) == 2
-            first, second = await same.next_run(), await same.next_run()
-            assert first is not None
-            assert second is not None
-            first.lr(0)
-            await first.log(loss=0.5, metric=0.7)
-            assert (await first.tell(0.9)).value == 0.9
-            assert (await second.fail("out of memory")).state == "running"
-
-    asyncio.run(use())
-
-
-def test_an_ask_whose_answer_is_lost_is_one_run(api: Api, store: Database, client: Client) -> None:
-    job = external(client)
-    relay = Relay(api.port, ["none", "lost"])
-    try:
-        with Client(relay.url) as unlucky:
-            first = unlucky.job(job.id).next_run()
-    finally:
-        relay.close()
-    second = job.next_run()
-    assert first is not None
-    assert second is not None
-    assert [first.place[2], second.place[2]] == [0, 1]
-
-
-def test_a_run_that_logged_nothing_is_told_with_a_value(client: Client) -> None:
-    run = external(client).next_run()
-    assert run is not None
-    with pytest.raises(InvalidArgument, match="must be given where nothing was logged"):
-        run.tell()

@@ -3,11 +3,10 @@
 import inspect
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.store import events, jobs, recommendations, runs
@@ -237,7 +236,7 @@ def test_an_abandoned_job_takes_its_place_among_those_that_wait(
     assert order == ([old, new] if abandoned >= waiting else [new, old])
 
 
-def test_a_released_job_is_queued_without_an_owner_and_claimed_under_a_later_epoch(database: Database) -> None:
+def test_a_released_job_is_queued_without_an_owner_and_claimed_under_a_later_fencing_token(database: Database) -> None:
     lease = reach(database, "queued")
     with database.read() as session:
         job = jobs.get(session, lease.job_id)
@@ -456,49 +455,6 @@ def test_pages_are_filtered_by_state_task_and_name(database: Database) -> None:
         assert len(jobs.browse(session, name="demo")) == 2
         assert len(jobs.browse(session, state="queued", task="digits", name="other")) == 1
         assert jobs.browse(session, state="queued", name="\0") == []
-
-
-def restored(database: Database, job_id: str, **columns: Any) -> None:
-    """Write a job's row as it was at another time, behind the back of all that hold it."""
-    with database.begin() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(**columns))
-
-
-def test_a_lease_of_another_history_writes_nothing_though_the_restored_database_counts_up_to_its_token(
-    database: Database,
-) -> None:
-    """Yesterday's backup: the same worker claims the job again, and its claim of today has the same number."""
-    job_id = submit(database)
-    today = claim(database)
-    restored(database, job_id, state="queued", owner=None, fencing_token=0, claim_id=None, lease_until=None)
-    with database.begin() as session, pytest.raises(LeaseLost):
-        jobs.fence(session, today)
-    again = claim(database)
-    assert (again.owner, again.fencing_token) == (today.owner, today.fencing_token)
-    with database.begin() as session, pytest.raises(LeaseLost):
-        jobs.succeed(session, today)
-    with database.begin() as session:
-        jobs.succeed(session, again)
-
-
-def test_a_clock_set_back_by_an_hour_keeps_no_abandoned_job_from_being_taken_over(database: Database) -> None:
-    job_id = submit(database)
-    silent = claim(database)
-    restored(database, job_id, lease_until=now_s() + 3600)
-    assert claim(database, "another").fencing_token == silent.fencing_token + 1
-
-
-def test_a_clock_set_back_never_makes_a_job_younger_than_its_start(database: Database) -> None:
-    job_id = submit(database)
-    claim(database)
-    assert 0 <= age(database, job_id) < 60
-    restored(database, job_id, started_at=datetime.now(UTC) + timedelta(hours=1))
-    assert age(database, job_id) == 0
-
-
-def age(database: Database, job_id: str) -> float:
-    with database.read() as session:
-        return jobs.seconds_since_start(session, jobs.get(session, job_id))
 
 
 def test_deployments_and_takeovers_are_no_losses_of_a_run(database: Database) -> None:

@@ -1,0 +1,57 @@
+"""A clock that jumps and a database that is restored: a job's lease knows which history it is of."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from service.store import jobs
+from service.store.clock import now_s
+from service.store.database import Database
+from service.store.errors import LeaseLost
+from service.store.models import Job
+from tests.service.store.test_jobs import claim, submit
+
+
+def restored(database: Database, job_id: str, **columns: Any) -> None:
+    """Write a job's row as it was at another time, behind the back of all that hold it."""
+    with database.begin() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(**columns))
+
+
+def test_a_lease_of_another_history_writes_nothing_though_the_restored_database_counts_up_to_its_token(
+    database: Database,
+) -> None:
+    """Yesterday's backup: the same worker claims the job again, and its claim of today has the same number."""
+    job_id = submit(database)
+    today = claim(database)
+    restored(database, job_id, state="queued", owner=None, fencing_token=0, claim_id=None, lease_until=None)
+    with database.begin() as session, pytest.raises(LeaseLost):
+        jobs.fence(session, today)
+    again = claim(database)
+    assert (again.owner, again.fencing_token) == (today.owner, today.fencing_token)
+    with database.begin() as session, pytest.raises(LeaseLost):
+        jobs.succeed(session, today)
+    with database.begin() as session:
+        jobs.succeed(session, again)
+
+
+def test_a_clock_set_back_by_an_hour_keeps_no_abandoned_job_from_being_taken_over(database: Database) -> None:
+    job_id = submit(database)
+    silent = claim(database)
+    restored(database, job_id, lease_until=now_s() + 3600)
+    assert claim(database, "another").fencing_token == silent.fencing_token + 1
+
+
+def test_a_clock_set_back_never_makes_a_job_younger_than_its_start(database: Database) -> None:
+    job_id = submit(database)
+    claim(database)
+    assert 0 <= age(database, job_id) < 60
+    restored(database, job_id, started_at=datetime.now(UTC) + timedelta(hours=1))
+    assert age(database, job_id) == 0
+
+
+def age(database: Database, job_id: str) -> float:
+    with database.read() as session:
+        return jobs.seconds_since_start(session, jobs.get(session, job_id))
