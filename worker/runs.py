@@ -40,6 +40,7 @@ class _Flight:
     stream: Stream
     unwritten: list[dict[str, Any]] = field(default_factory=list)
     steps: int = 0
+    restored: int = 0  # of these, how many were read back and are not written yet
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -203,10 +204,14 @@ class Runs:
             return False
         point = Point.from_dict(data)
         flight.unwritten.append(data)
-        if not restored:
+        if restored:
+            flight.restored += point.step - flight.steps
+        else:
             MEASURES.steps_taken(flight.order.stage, point.step - flight.steps)
         flight.steps = point.step
-        stop = self.session.hear(*flight.place, [point]).stop
+        stop = self.session.hear(*flight.place, [point], restored=restored).stop
+        if self.session.reached is not None:
+            raise LimitReached(self.session.reached)
         if stop:
             self.engine.cancel([flight.stream])
         return stop
@@ -252,8 +257,9 @@ class Runs:
         news = self._news() if ended else None
         with self.database.begin() as session:
             for flight in new:
-                runs.append(session, self.lease, **flight.identity, points=flight.unwritten)
-                flight.unwritten = []
+                some, restored = flight.unwritten, flight.restored
+                runs.append(session, self.lease, **flight.identity, points=some, restored=restored)
+                flight.unwritten, flight.restored = [], 0
             for flight, one in zip(ended, told, strict=True):
                 runs.finish(session, self.lease, **flight.identity, state=one.state, value=one.value, steps=one.steps)
             self._tell_progress(session, next(iter(self._flights.values())).order.stage)

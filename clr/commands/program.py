@@ -201,9 +201,9 @@ class _Following:
                 if ending is None:
                     self._check_silence()
                     time.sleep(LOOK_EVERY_S)
+        yield from self.reports.due()
         if not self.reports.diverged:
             self._check_ending(ending)
-        yield from self.reports.due()
 
     def _news(self, *, at_end: bool) -> Iterator[Point]:
         for line in self._lines(at_end):

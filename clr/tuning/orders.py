@@ -66,14 +66,16 @@ class ToldRun:
     Args:
         order: as the session gave it.
         state: running, or how it ended.
-        points: all that it recorded.
+        points: all that its last attempt recorded.
         value: what it was judged by; None: it diverged, was pruned or failed.
+        repeated: optimizer steps of attempts before the last, which were trained anew.
     """
 
     order: Order
     state: RunState
     points: Sequence[Point]
     value: float | None
+    repeated: int = 0
 
     @property
     def curve(self) -> Curve:
@@ -82,6 +84,6 @@ class ToldRun:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps that it took."""
+        """Optimizer steps of its last attempt."""
         whole = self.order.run.steps if self.state == "complete" and self.value is not None else 0
         return max(whole, self.points[-1].step if self.points else 0)

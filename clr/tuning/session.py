@@ -11,6 +11,7 @@ It is rebuilt from the runs that were told: everything else follows from them an
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from clr.range_tests.bounds import Bounds
@@ -58,6 +59,7 @@ class Session:
         self._under_way: dict[tuple[Stage, int], tuple[Order, list[Point]]] = {}
         self._known: dict[tuple[Stage, int], ToldRun] = {}
         self._stopped: set[tuple[Stage, int]] = set()
+        self._repeated: dict[tuple[Stage, int], int] = {}
         self._next: dict[Stage, int] = {"range_test": 0, "search": 0, "confirm": 0}
         self._in_hands = False
         self._limit: str | None = None
@@ -85,12 +87,16 @@ class Session:
                 return Waiting()
             self._next[stage] = number + 1
             order = Order(stage, number, *made)
-            if known is None or known.state == "running":
-                self._under_way[stage, number] = order, list(known.points) if known and self._in_hands else []
-                if known is None or not self._in_hands:
-                    return order
-            else:
-                self._end(ToldRun(order, known.state, known.points, known.value))
+            if known is not None:
+                self._repeated[stage, number] = known.repeated
+                if known.state != "running":
+                    self._end(replace(known, order=order))
+                    continue
+            self._under_way[stage, number] = order, list(known.points) if known else []
+            if known is None:
+                return order
+            if not self._in_hands:
+                return self.hand_out_again(stage, number)
 
     def next_ones(self, together: bool) -> list[Order]:
         """The next run, and ``together`` with all that are the same whatever comes of it; none while there is none."""
@@ -101,11 +107,21 @@ class Session:
                 break
         return orders
 
-    def hear(self, stage: Stage, number: int, points: Sequence[Point]) -> Advice:
-        """Take the points that a run under way has recorded since; whether it is worth any more steps."""
+    def hear(self, stage: Stage, number: int, points: Sequence[Point], *, restored: bool = False) -> Advice:
+        """Take the points that a run under way has recorded since; whether it is worth any more steps.
+
+        Args:
+            stage, number: of the run.
+            points: in order.
+            restored: whether they are an earlier attempt's, read back from its checkpoint.
+        """
         order, so_far = self._under_way[stage, number]
+        before = so_far[-1].step if so_far else 0
         for point in points:
             record(so_far, point, order.run.steps)
+        if restored and so_far:
+            self._repeated[stage, number] = max(0, self._repeated[stage, number] - (so_far[-1].step - before))
+        self._heed_max_steps()
         if so_far and so_far[-1].diverged:
             return Advice(True, "the training diverged")
         if self._limit is not None:
@@ -118,10 +134,14 @@ class Session:
         return Advice(False)
 
     def end(self, stage: Stage, number: int) -> ToldRun:
-        """Take note that a run has ended: it is judged by what it recorded, and counts as pruned if that is not all."""
+        """Take note that a run has ended: it is judged by what it recorded, and counts as pruned if that is not all.
+
+        One that a limit broke off is told as it stands, running: that says nothing of its schedule.
+        """
         order, points = self._under_way[stage, number]
-        whole = points and (points[-1].diverged or points[-1].step >= order.run.steps)
-        return self._close(stage, number, "complete" if whole else "pruned", value_of(points) if whole else None)
+        if points and (points[-1].diverged or points[-1].step >= order.run.steps):
+            return self._close(stage, number, "complete", value_of(points))
+        return self._close(stage, number, "pruned" if self._limit is None else "running", None)
 
     def tell(self, stage: Stage, number: int, value: float | None) -> ToldRun:
         """Take note of how a run has ended by a trainer's own account; None: it diverged."""
@@ -134,7 +154,7 @@ class Session:
 
     def _close(self, stage: Stage, number: int, state: RunState, value: float | None) -> ToldRun:
         order, points = self._under_way.pop((stage, number))
-        ended = ToldRun(order, state, points, value)
+        ended = ToldRun(order, state, points, value, self._repeated.get((stage, number), 0))
         self._end(ended)
         return ended
 
@@ -160,7 +180,8 @@ class Session:
 
     def hand_out_again(self, stage: Stage, number: int) -> Order:
         """The order of a run that is under way, its points forgotten: another trainer begins it anew."""
-        order, _ = self._under_way[stage, number]
+        order, points = self._under_way[stage, number]
+        self._repeated[stage, number] = self._repeated.get((stage, number), 0) + (points[-1].step if points else 0)
         self._under_way[stage, number] = order, []
         return order
 
@@ -190,8 +211,9 @@ class Session:
 
     @property
     def steps_so_far(self) -> int:
-        """Optimizer steps of all runs, those under way among them."""
-        return self.course.steps + sum(points[-1].step for _, points in self._under_way.values() if points)
+        """Optimizer steps of all runs, those under way among them, and those that had to be trained anew."""
+        under_way = sum(points[-1].step for _, points in self._under_way.values() if points)
+        return self.course.steps + under_way + sum(self._repeated.values())
 
     @property
     def predicted_steps(self) -> int:
@@ -223,6 +245,11 @@ class Session:
         }
 
     @property
+    def reached(self) -> str | None:
+        """The limit that has ended it, where one has."""
+        return self._limit
+
+    @property
     def failure(self) -> str | None:
         """Why the job cannot go on, where it cannot."""
         return self._failure
@@ -235,6 +262,8 @@ class Session:
     def _end(self, told: ToldRun) -> None:
         assert self._block is not None
         self.course.steps += told.steps
+        if told.state == "running":
+            return
         if told.state == "failed" and told.order.stage == "range_test":
             self.fail(f"range_test run {told.order.number} failed")
         self._block.tell(told)
@@ -256,6 +285,12 @@ class Session:
         if not self._under_way:
             self.limit(f"limits.max_steps = {limit}")
         return False
+
+    def _heed_max_steps(self) -> None:
+        """A run that fitted when it was ordered may pass the limit all the same: by having begun anew."""
+        limit = self.spec.limits.max_steps
+        if limit is not None and self.steps_so_far > limit:
+            self.limit(f"limits.max_steps = {limit}")
 
     def _conclude_early(self) -> None:
         """Recommend what was found until the limit was reached."""

@@ -71,6 +71,9 @@ def report(
         note = {"reported_at": datetime.now(UTC).isoformat()} | ({"stop": advice.reason} if advice.stop else {})
         runs.note(job.transaction, job.lease, **place, run=row.run | note)
         job.tell_progress(row.stage)
+        if session.reached is not None:
+            job.recommend()
+            job.conclude()
         return advice
 
 

@@ -80,6 +80,7 @@ class RunRow(Base):
     run: Mapped[dict[str, Any]]
     value: Mapped[float | None] = mapped_column(Float(53))
     steps: Mapped[int] = mapped_column(BigInteger, default=0)
+    repeated: Mapped[int] = mapped_column(BigInteger, default=0)  # steps of the attempts before, trained anew
     error: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(default=now())
     finished_at: Mapped[datetime | None]

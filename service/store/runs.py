@@ -33,10 +33,10 @@ def start(
     row = _find(session, lease.job_id, stage, number)
     if row is not None and row.state != "running":
         raise Conflict(f"a finished run is never repeated, but {_name(row)} is {row.state}: go on to the next one")
-    attempt, losses = (1, 0) if row is None else (row.attempt + 1, row.losses)
+    attempt, losses, repeated = (1, 0, 0) if row is None else (row.attempt + 1, row.losses, row.repeated + row.steps)
     changed(session, delete(RunRow).where(*_key(RunRow, lease.job_id, stage, number)))
     values = {"job_id": lease.job_id, "stage": stage, "number": number, "params": params, "run": run}
-    session.execute(insert(RunRow).values(**values, attempt=attempt, losses=losses))
+    session.execute(insert(RunRow).values(**values, attempt=attempt, losses=losses, repeated=repeated))
     data = {"stage": stage, "number": number, "state": "running", "params": params}
     events.emit(session, lease.job_id, "trial", data)
     return attempt
@@ -49,12 +49,23 @@ def lose(session: Session, lease: Lease, *, stage: str, number: int, attempt: in
 
 
 def append(
-    session: Session, lease: Lease, *, stage: str, number: int, attempt: int, points: Sequence[dict[str, Any]]
+    session: Session,
+    lease: Lease,
+    *,
+    stage: str,
+    number: int,
+    attempt: int,
+    points: Sequence[dict[str, Any]],
+    restored: int = 0,
 ) -> None:
-    """Add points to a running attempt, after those it has; those of a long run are thinned."""
+    """Add points to a running attempt, after those it has; those of a long run are thinned.
+
+    ``restored``: steps of theirs that an earlier attempt trained, and this one read back.
+    """
     if not points:
         return
-    _write(session, lease, stage, number, attempt, steps=points[-1]["step"])
+    again = {"repeated": max(0, get(session, lease.job_id, stage, number).repeated - restored)} if restored else {}
+    _write(session, lease, stage, number, attempt, steps=points[-1]["step"], **again)
     steps = get(session, lease.job_id, stage, number).run.get("steps") or 0
     key = _key(PointsRow, lease.job_id, stage, number)
     newest = select(PointsRow.seq, PointsRow.data).where(*key).order_by(PointsRow.seq.desc()).limit(2)

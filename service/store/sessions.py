@@ -73,4 +73,5 @@ def told_runs(transaction: Transaction, job_id: str) -> list[ToldRun]:
 def _told(row: RunRow, points: list[dict[str, object]]) -> ToldRun:
     fields = {name: row.run[name] for name in Run.__dataclass_fields__ if name in row.run}
     order = Order(row.stage, row.number, Run(**fields), row.params)  # type: ignore[arg-type]
-    return ToldRun(order, row.state, [Point.from_dict(point) for point in points], row.value)  # type: ignore[arg-type]
+    recorded = [Point.from_dict(point) for point in points]
+    return ToldRun(order, row.state, recorded, row.value, row.repeated)  # type: ignore[arg-type]

@@ -132,21 +132,21 @@ def follow(world: World, chance: Random) -> bool:
     job_id = chance.choice(left)
     told = world.told.setdefault(job_id, [])
     while True:
-        before = len(told)
+        was_over, before, ended = _is_over(world, job_id), len(told), False
         with suppress(httpx.TransportError):
-            _listen(world, job_id, told, leave_after=chance.randint(5, 50))
-        if len(told) == before and _is_over(world, job_id):
+            ended = _listen(world, job_id, told, leave_after=chance.randint(5, 50))
+        if was_over and ended and len(told) == before:
             return True
 
 
-def _listen(world: World, job_id: str, told: list[int], leave_after: int) -> None:
-    """Hear events until the stream ends, or for so many lines."""
+def _listen(world: World, job_id: str, told: list[int], leave_after: int) -> bool:
+    """Hear events until the stream ends, or for so many lines; whether it has ended by itself."""
     since = {"Last-Event-ID": str(told[-1] if told else 0)}
     path = f"{world.url}/v1/jobs/{job_id}/events"
     with httpx.stream("GET", path, headers=since, timeout=30) as stream:
         if stream.status_code != 200:
             world.calm.wait(IDLE_S)
-            return
+            return stream.status_code == 404
         heard = []
         for line in stream.iter_lines():
             if line.startswith("id: "):
@@ -154,4 +154,5 @@ def _listen(world: World, job_id: str, told: list[int], leave_after: int) -> Non
                 told.append(heard[-1])
                 if len(heard) == leave_after:
                     world.struck["a follower leaves"] += 1
-                    return
+                    return False
+        return True

@@ -61,6 +61,7 @@ def test_a_run_whose_process_dies_goes_on_from_its_checkpoint_to_the_very_number
     trained_twice = steps_of(fatal) - steps_of(calm)
     assert len(proof["loss"]) - 3 > SYNC_STEPS >= trained_twice > 0, "what was trained since the last checkpoint"
     assert job.steps == sum(map(len, (point["loss"] for points in recorded(work, job.id) for point in points)))
+    assert job.steps <= died.steps <= job.steps + trained_twice, "both times, as far as it was told"
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 

@@ -102,6 +102,25 @@ def test_one_crash_is_survived(work: Work, database: Database, tmp_path: Path) -
     assert sorted(attempts)[-2:] in ([1, 2], [2])
 
 
+def test_max_steps_counts_what_is_trained_anew_and_ends_the_job_in_mid_run(
+    work: Work, database: Database, tmp_path: Path
+) -> None:
+    train, part = f"awk -f {shlex.quote(str(AWK))}", f"{tmp_path}/part.$$"
+    dies_twice = f"""
+        grep -q '"attempt": 3' $CLR_RUN && exec {train}
+        CLR_POINTS={part} {train}
+        head -n $(($(wc -l < {part}) * 9 / 10)) {part} >> $CLR_POINTS
+        exit 1
+    """
+    job_id = shell(database, dies_twice, limits={"max_steps": 600})
+    job = work.ended(job_id)
+    assert (job.state, job.error) == ("succeeded", None)
+    with database.read() as session:
+        found = recommendations.get(session, job_id).document
+    assert "limits.max_steps = 600 was reached" in " ".join(found["warnings"] + found["reasons"])
+    assert 600 < found["cost"]["steps"] <= 600 + 2 * 300
+
+
 def test_what_a_program_does_wrong_is_told_at_once(work: Work, database: Database) -> None:
     job = failed(work, shell(database, "echo '[]' >> $CLR_POINTS; sleep 1000"))
     assert job.error == ('CLR_POINTS, line 1: must be a JSON object such as {"step": 1, "loss": 0.5}, but got b\'[]\'')

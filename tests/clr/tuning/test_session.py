@@ -196,6 +196,54 @@ def test_max_steps_is_never_passed_and_what_was_found_until_then_is_recommended(
     assert "limits.max_steps = 3000 was reached" in found.warnings[0]
 
 
+def break_off(session: Session, share: float) -> tuple[Order, int]:
+    """Order a run and report so much of it; the order, and the steps reported."""
+    order = session.next()
+    assert isinstance(order, Order)
+    step = round(share * order.run.steps)
+    session.hear(order.stage, order.number, [Point(step, [0.1] * step, [1.0] * step, None)])
+    return order, step
+
+
+def test_steps_that_are_trained_anew_count_and_max_steps_strikes_in_mid_run() -> None:
+    session = make(limits={"max_steps": 2 * LENGTH.steps})
+    order, step = break_off(session, 0.9)
+    spent = step
+    while session.reached is None:
+        assert session.steps_so_far == spent <= 2 * LENGTH.steps
+        session = rebuilt(session, order, step)
+        assert session.next() == order
+        advice = session.hear(order.stage, order.number, [Point(step, [0.1] * step, [1.0] * step, None)])
+        spent += step
+    assert (advice.stop, advice.reason) == (True, "limits.max_steps = 2000 was reached")
+    assert session.end(order.stage, order.number).state == "running", "it was broken off, which says nothing of it"
+    assert isinstance(session.next(), Over)
+    assert session.steps_so_far == spent
+    found = session.recommendation
+    assert found is not None
+    assert found.reasons == ["limits.max_steps = 2000 was reached before the range test ended"]
+
+
+def rebuilt(session: Session, order: Order, step: int) -> Session:
+    """As a store does that knows the steps of all attempts, of which the last was broken off."""
+    again = Session(session.spec, TRAINING)
+    points = [Point(step, [0.1] * step, [1.0] * step, None)]
+    again.restore([ToldRun(order, "running", points, None, session.steps_so_far - step)])
+    return again
+
+
+def test_steps_that_are_read_back_from_a_checkpoint_are_counted_once() -> None:
+    session = make()
+    order, step = break_off(session, 0.5)
+    session.hand_out_again(order.stage, order.number)
+    assert session.steps_so_far == step
+    place, kept = (order.stage, order.number), step // 2
+    session.hear(*place, [Point(kept, [0.1] * kept, [1.0] * kept, None)], restored=True)
+    assert session.steps_so_far == step
+    session.hear(*place, [Point(step, [0.1] * kept, [1.0] * kept, None)])
+    assert session.steps_so_far == step + (step - kept), "the second half was trained twice"
+
+
 def test_a_limit_before_the_range_test_ended_is_inconclusive() -> None:
     session = make()
     session.next()

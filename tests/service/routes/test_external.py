@@ -216,6 +216,30 @@ def test_a_silent_trainers_run_is_handed_out_again_and_its_late_report_is_refuse
 
 
 @ON_SQLITE
+def test_max_steps_counts_what_is_trained_anew_and_ends_the_job_in_mid_run(client: httpx.Client) -> None:
+    job = submit(client, limits={"max_steps": 1000})
+    ramp = [{"lr": 1e-5 * 1.07**step, "loss": 1.1 - 0.9 * np.tanh((step - 120) / 20)} for step in range(200)]
+    assert client.put(f"/v1/jobs/{job}/range-test", json={"points": ramp}).status_code == 200
+    spent = len(ramp)
+    for attempt in (1, 2, 3):
+        run = ask(client, job).json()
+        assert (run["stage"], run["steps"], run["attempt"]) == ("search", 400, attempt)
+        told = {"points": [{"step": step, "loss": 0.5} for step in range(1, 361)]}
+        answer = client.post(f"{place(job, run)}/points", json=told).json()
+        spent += 360
+        if spent <= 1000:
+            assert not answer["stop"]
+            died = {"state": "failed", "error": "out of luck"}
+            assert client.put(f"{place(job, run)}/result", json=died).status_code == 200
+    assert answer == {"stop": True, "reason": "limits.max_steps = 1000 was reached"}
+    assert state(client, job) == "succeeded"
+    assert ask(client, job).status_code == 409
+    found = client.get(f"/v1/jobs/{job}/recommendation").json()
+    assert "limits.max_steps = 1000 was reached" in found["warnings"][0]
+    assert client.get(f"/v1/jobs/{job}").json()["cost"]["steps"] == found["cost"]["steps"] == spent
+
+
+@ON_SQLITE
 def test_where_every_training_diverges_the_answer_is_inconclusive(client: httpx.Client) -> None:
     job = submit(client, search={"trials": 3}, confirm=None)
     while (answer := ask(client, job)).status_code == 201:

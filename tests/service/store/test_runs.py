@@ -42,6 +42,11 @@ def points_of(database: Database, lease: Lease, number: int = 0) -> list[dict[st
         return runs.points(session, lease.job_id, "search", [number])[number]
 
 
+def repeated(database: Database, lease: Lease) -> int:
+    with database.read() as session:
+        return runs.get(session, lease.job_id, "search", 0).repeated
+
+
 def point(step: int, metric: float | None = 0.5, loss: float = 1.0) -> dict[str, Any]:
     return {"step": step, "lr": [0.1, 0.2], "loss": [loss, 1.0], "metric": metric, "diverged": False}
 
@@ -89,6 +94,19 @@ def test_an_unfinished_run_begins_anew_without_its_points(database: Database, le
     assert points_of(database, lease) == []
     append(database, lease, 2, [point(10)])
     assert points_of(database, lease) == [point(10)]
+
+
+def test_steps_of_earlier_attempts_are_kept_but_for_those_that_were_read_back(database: Database, lease: Lease) -> None:
+    start(database, lease)
+    append(database, lease, 1, [point(10), point(20)])
+    start(database, lease)
+    append(database, lease, 2, [point(10)])
+    assert repeated(database, lease) == 20
+    start(database, lease)
+    with database.begin() as session:
+        place = {"stage": "search", "number": 0, "attempt": 3}
+        runs.append(session, lease, **place, points=[point(10), point(20)], restored=10)
+    assert repeated(database, lease) == 20 + 10 - 10
 
 
 def test_a_stale_attempt_adds_no_points_and_ends_nothing(database: Database, lease: Lease) -> None:
