@@ -1,21 +1,19 @@
-"""Files in which others keep the curve of a range test: CSV of any delimiter, JSON, JSON lines, TensorBoard's events.
+"""Files in which others keep the curve of a range test.
 
 Whatever a file is, it becomes a table of named columns. Of these the rate, the loss and, where there is one, the metric
 are found by name, or picked; the others are left out, and it is said which.
 """
 
-import csv
-import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from clr.errors import InvalidArgument, NotGiven
 from clr.range_tests.bounds import Bounds
-from clr.range_tests.event_file import is_event_file, scalars
+from clr.range_tests.curve_table import Table, table_of
 from clr.range_tests.recorded import Recording, read_recordings
 from clr.run import Direction
 
@@ -28,11 +26,15 @@ NAMED = 12
 EMPTY = frozenset({"", "none", "null", "na", "n/a", "-"})
 """Cells in which nothing was recorded."""
 
-DELIMITERS = "\t;,|"
-
 HELD_OUT = frozenset({"val", "valid", "validation", "test", "eval", "dev"})
+ACCURACY = frozenset({"accuracy", "acc"})
 PLAIN = frozenset({"train", "training", "batch", "step", "optimizer", "scheduler"})
 """Words that leave a rate a rate, and a training loss one."""
+
+LOGARITHM = frozenset({"log", "log10", "ln"})
+
+SAME = 0.01
+"""How far the proportions of parameter groups' rates may vary from row to row, for the digits they are written with."""
 
 SMALLER_IS_BETTER = frozenset({"loss", "error", "err", "mse", "mae", "rmse", "nll", "ppl", "perplexity"})
 
@@ -64,15 +66,6 @@ class CurveFile:
     notes: list[str]
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Columns of cells, equally long; ``lines``: where each row stands in the file."""
-
-    columns: Mapping[str, Sequence[Any]]
-    lines: Sequence[int]
-    decimal_comma: bool = False
-
-
 def read_curve_file(data: bytes, picked: Picked = Picked()) -> CurveFile:
     """The curves in a file of any of these kinds.
 
@@ -87,7 +80,7 @@ def read_curve_file(data: bytes, picked: Picked = Picked()) -> CurveFile:
     >>> file.recordings[0].lr, file.recordings[0].loss
     ([0.1, 0.2], [2.5, 2.0])
     """
-    return _read(_table(data), picked)
+    return _read(table_of(data), picked)
 
 
 def bounds_of_file(data: bytes, picked: Picked = Picked(), direction: Direction | None = None) -> Bounds:
@@ -115,146 +108,96 @@ def recordings_of(rows: Iterable[Row]) -> list[Recording]:
     return list(recordings.values())
 
 
-def _table(data: bytes) -> _Table:
-    if is_event_file(data):
-        return _of_scalars(scalars(data))
-    text = _text(data)
-    return _of_json(text) if text.lstrip()[:1] in ("{", "[") else _of_csv(text)
-
-
-def _text(data: bytes) -> str:
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # as Excel writes it
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise InvalidArgument("curve", f"must be text in UTF-8: {error.reason} at byte {error.start}") from None
-
-
-def _of_scalars(found: Mapping[str, Mapping[int, float]]) -> _Table:
-    steps = sorted({step for values in found.values() for step in values})
-    return _Table({tag: [values.get(step) for step in steps] for tag, values in found.items()}, steps)
-
-
-def _of_csv(text: str) -> _Table:
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    first = lines[0][1].lstrip("# ") if lines else ""
-    delimiter = max(DELIMITERS, key=first.count)
-    cells = _cells((line for _, line in lines[1:]), delimiter if delimiter in first else None)
-    names = [name.strip() for name in next(_cells([first], delimiter if delimiter in first else None), [])]
-    if not names or all(map(_is_number, names)):
-        raise InvalidArgument("curve", "must have the names of its columns in its first line, such as lr,loss", first)
-    rows = list(zip((number for number, _ in lines[1:]), cells, strict=True))
-    if rows and len(rows[0][1]) == len(names) + 1 and rows[0][1][-1].strip():
-        names.insert(0, "")  # an index that has no name
-    for number, row in rows:
-        if any(cell.strip() for cell in row[len(names) :]):
-            raise InvalidArgument(
-                "curve", f"must have no more cells in line {number} than in the first", row[len(names) :]
-            )
-    columns = {name: [row[at] if at < len(row) else "" for _, row in rows] for at, name in enumerate(names)}
-    return _Table(columns, [number for number, _ in rows], decimal_comma=delimiter != "," or delimiter not in first)
-
-
-def _cells(lines: Iterable[str], delimiter: str | None) -> Iterator[list[str]]:
-    """Those of each line; without a delimiter they are apart by space."""
-    if delimiter is None:
-        yield from (line.split() for line in lines)
-        return
-    try:
-        yield from csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-    except csv.Error as error:
-        raise InvalidArgument("curve", f"must be CSV: {error}") from None
-
-
-def _of_json(text: str) -> _Table:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        try:
-            document = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except (ValueError, RecursionError):
-            raise InvalidArgument("curve", f"must be JSON: {error}") from None
-    columns = _columns(document)
-    if columns is None:
-        raise InvalidArgument("curve", "must be JSON of columns, or of one object for each step")
-    lengths = {len(values) for values in columns.values()}
-    if len(lengths) > 1:
-        raise InvalidArgument("curve", "must have columns of equal length", {n: len(v) for n, v in columns.items()})
-    return _Table(columns, range(1, 1 + max(lengths, default=0)))
-
-
-def _columns(document: Any) -> dict[str, Sequence[Any]] | None:
-    """The table in a document: records, columns, or the first of these in one of its fields."""
-    if isinstance(document, list):
-        if not document or not all(isinstance(record, dict) for record in document):
-            return None
-        names = dict.fromkeys(str(name) for record in document for name in record)
-        return {name: [record.get(name) for record in document] for name in names}
-    if not isinstance(document, dict):
-        return None
-    whole = {name: values for name, values in document.items() if _is_column(values)}
-    if len(whole) > 1:
-        return {
-            str(name): list(values.values() if isinstance(values, dict) else values) for name, values in whole.items()
-        }
-    return next((table for part in document.values() if (table := _columns(part)) is not None), None)
-
-
-def _is_column(values: Any) -> bool:
-    """A list of plain values, or pandas' object of them by index."""
-    cells = list(values.values()) if isinstance(values, dict) else values
-    return isinstance(cells, list) and bool(cells) and not any(isinstance(cell, dict) for cell in cells)
-
-
-def _read(table: _Table, picked: Picked) -> CurveFile:
+def _read(table: Table, picked: Picked) -> CurveFile:
     if not table.lines:
         raise InvalidArgument("curve", "must have at least one row below its header")
-    names = {
-        "lr": _found("lr", picked.lr, table, _rate_likeness),
-        "loss": _found("loss", picked.loss, table, _loss_likeness),
-        "metric": picked.metric and _found("metric", picked.metric, table, _metric_likeness),
-    }
-    if names["metric"] is None:
-        names["metric"] = _metric(table)
-    columns = {name: _numbers(name, column, table) for name, column in names.items() if column is not None}
+    rate, rates, said = _rates(table, picked.lr)
+    is_alone = picked.loss is None and not any(map(_loss_likeness, table.columns))
+    metric = _found("metric", picked.metric, table, _metric_likeness) if picked.metric else _metric(table, is_alone)
+    loss = None if is_alone and metric is not None else _found("loss", picked.loss, table, _loss_likeness)
+    names = {"lr": rate, "loss": loss, "metric": metric}
+    losses, metrics = (_numbers(role, name, table) for role, name in (("loss", loss), ("metric", metric)))
     seeds = [str(cell) for cell in table.columns["seed"]] if "seed" in table.columns else [""] * len(table.lines)
-    metrics = columns.get("metric", [math.nan] * len(table.lines))
-    rows, carried = _with_rates(list(zip(seeds, columns["lr"], columns["loss"], metrics, strict=True)))
+    rows, carried = _with_rates(list(zip(seeds, rates, losses, metrics, strict=True)))
     if not rows:
-        raise InvalidArgument("lr", "must be recorded in at least one row", names["lr"])
-    notes = _notes(names, table)
+        raise InvalidArgument("lr", "must be recorded in at least one row", rate)
+    notes = _notes(names, table) + said
     if carried:
         notes.append(f"{carried} rows without a rate have that of the row before")
-    words = _words(names["metric"] or "")
+    words = _words(metric or "")
     return CurveFile(recordings_of(rows), "minimize" if words & SMALLER_IS_BETTER else "maximize", notes)
 
 
+def _rates(table: Table, picked: str | None) -> tuple[str, list[float], list[str]]:
+    """Name and values of the rate's column, and what to say of them: of several parameter groups, the largest."""
+    alike = [picked] if picked is not None else _alike(table, _rate_likeness)
+    groups = [(name, values) for name in alike if name in table.columns for values in _groups(name, table)]
+    shares = _shares([values for _, values in groups])
+    if shares is None:
+        name = _found("lr", picked, table, _rate_likeness)
+        return name, _numbers("lr", name, table), []
+    name, values = groups[shares.index(max(shares))]
+    told = ", ".join(f"{share:.3g}" for share in shares)
+    return name, values, [f"rates of parameter groups in the proportions {told}: the largest was read"]
+
+
+def _groups(name: str, table: Table) -> list[list[float]]:
+    """A column's numbers; several where each cell is a list, of a rate for each parameter group."""
+    cells = table.columns[name]
+    count = len(cells[0]) if isinstance(cells[0], list) else 1
+    if count == 1 or not all(isinstance(cell, list) and len(cell) == count for cell in cells):
+        return [_numbers("lr", name, table)]
+    return [
+        [_number("lr", cell, line, table) for cell, line in zip(each, table.lines, strict=True)]
+        for each in zip(*cells, strict=True)
+    ]
+
+
+def _shares(groups: Sequence[Sequence[float]]) -> list[float] | None:
+    """What the first is multiplied by to get each; None where there is but one, or the proportions change."""
+    if len(groups) < 2:
+        return None
+    shares = []
+    for values in groups:
+        pairs = list(zip(values, groups[0], strict=True))
+        quotients = [value / first for value, first in pairs if first and not math.isnan(value / first)]
+        alike = all(math.isnan(value) == math.isnan(first) for value, first in pairs)
+        if not alike or not quotients or max(quotients) > (1 + SAME) * min(quotients):
+            return None
+        shares.append(sorted(quotients)[len(quotients) // 2])
+    return shares
+
+
 def _with_rates(rows: list[tuple[str, float, float, float]]) -> tuple[list[Row], int]:
-    """Rows that have a rate: their own, or else the last before, where trainers log the rate in a row of its own."""
-    if not any(math.isnan(lr) and math.isfinite(loss) for _, lr, loss, _ in rows):
+    """Rows that have a rate: their own, or else the last before, where trainers log the rate in a row of its own.
+
+    A metric that stands alone, without rate and loss, is of the row before.
+    """
+    if not any(math.isnan(lr) and not (math.isnan(loss) and math.isnan(metric)) for _, lr, loss, metric in rows):
         return [row for row in rows if not math.isnan(row[1])], 0
-    kept: list[Row] = []
+    kept: list[tuple[str, float, float, float]] = []
     carried, last = 0, math.nan
     for seed, lr, loss, metric in rows:
         last = last if math.isnan(lr) else lr
-        if not math.isnan(last) and not (math.isnan(loss) and math.isnan(metric)):
+        if math.isnan(last) or (math.isnan(loss) and math.isnan(metric)):
+            continue
+        carried += math.isnan(lr)
+        if math.isnan(lr) and math.isnan(loss) and kept and math.isnan(kept[-1][-1]):
+            kept[-1] = (*kept[-1][:-1], metric)
+        else:
             kept.append((seed, last, loss, metric))
-            carried += math.isnan(lr)
-    return kept, carried
+    return list(kept), carried
 
 
-def _found(role: str, picked: str | None, table: _Table, likeness: Any) -> str:
+def _found(role: str, picked: str | None, table: Table, likeness: Callable[[str], int]) -> str:
     """The column that was picked, or the only one whose name is most like the role."""
-    there = [name for name in table.columns if name and not name.startswith("Unnamed:")]
+    there = _named(table)
     shown = ", ".join(there[:NAMED]) + (", ..." if len(there) > NAMED else "") or "none"
     if picked is not None:
         if picked not in table.columns:
             raise InvalidArgument(role, f"must be one of the curve's columns: {shown}", picked)
         return picked
-    by_likeness = defaultdict(list)
-    for name in there:
-        by_likeness[likeness(name)].append(name)
-    best = by_likeness[max(by_likeness, default=0)] if max(by_likeness, default=0) > 0 else []
+    best = _alike(table, likeness)
     if len(best) == 1:
         return best[0]
     if {"wall time", "step", "value"} == {name.lower() for name in there}:
@@ -265,18 +208,43 @@ def _found(role: str, picked: str | None, table: _Table, likeness: Any) -> str:
     raise InvalidArgument(role, f"must be one of the curve's columns: {shown}; pick it by its name", NotGiven)
 
 
-def _metric(table: _Table) -> str | None:
-    """The only column of the validation data's accuracy, or that which is called metric."""
+def _named(table: Table) -> list[str]:
+    return [name for name in table.columns if name and not name.startswith("Unnamed:")]
+
+
+def _alike(table: Table, likeness: Callable[[str], int]) -> list[str]:
+    """The columns whose names are most like a role; none where no name is like it."""
+    by_likeness = defaultdict(list)
+    for name in _named(table):
+        by_likeness[likeness(name)].append(name)
+    most = max(by_likeness, default=0)
+    return by_likeness[most] if most > 0 else []
+
+
+def _metric(table: Table, is_alone: bool) -> str | None:
+    """The only column of the validation data's accuracy, or that which is called metric.
+
+    Args:
+        table: in which it may be.
+        is_alone: whether there is no loss; then an accuracy of whatever data will do.
+    """
+    if "metric" in table.columns:
+        return "metric"
     alike = [name for name in table.columns if _metric_likeness(name) > 0]
-    return "metric" if "metric" in table.columns else alike[0] if len(alike) == 1 else None
+    alike = alike or [name for name in table.columns if is_alone and _words(name) & ACCURACY]
+    return alike[0] if len(alike) == 1 else None
 
 
 def _rate_likeness(name: str) -> int:
     words = _word_list(name)
     plain = [word for word in words if word not in PLAIN]
+    if not plain or LOGARITHM & set(words):
+        return 0
     joined = "".join(plain)
     is_rate = joined in ("lr", "lrs", "learningrate", "learningrates")
-    is_group = bool(plain) and (plain[0] == "lr" or plain[:2] == ["learning", "rate"])
+    named = [word for word in plain if not word.isdigit()]
+    begins_or_ends = [named[:1], named[-1:], named[:2], named[-2:]]
+    is_group = ["lr"] in begins_or_ends or ["learning", "rate"] in begins_or_ends
     return 3 if name.strip().lower() == "lr" else 2 if is_rate else 1 if is_group else 0
 
 
@@ -290,7 +258,7 @@ def _loss_likeness(name: str) -> int:
 
 def _metric_likeness(name: str) -> int:
     words = _words(name)
-    return int(bool(words & {"accuracy", "acc"}) and bool(words & HELD_OUT)) + 2 * (name == "metric")
+    return int(bool(words & ACCURACY) and bool(words & HELD_OUT)) + 2 * (name == "metric")
 
 
 def _words(name: str) -> set[str]:
@@ -301,14 +269,18 @@ def _word_list(name: str) -> list[str]:
     """Lower-case words of a column's name; of W&B's "run - name" those of the name, none of its extremes."""
     if re.search(r"__(MIN|MAX)$", name):
         return []
-    return re.findall(r"[a-z]+|\d+", name.rpartition(" - ")[2].lower())
+    words = re.findall(r"[A-Z]*(?![a-z])|[A-Z]?[a-z]+|\d+", name.rpartition(" - ")[2])
+    return [word.lower() for word in words if word]
 
 
-def _numbers(role: str, name: str, table: _Table) -> list[float]:
+def _numbers(role: str, name: str | None, table: Table) -> list[float]:
+    """A column's numbers; NaN where there is none."""
+    if name is None:
+        return [math.nan] * len(table.lines)
     return [_number(role, cell, line, table) for cell, line in zip(table.columns[name], table.lines, strict=True)]
 
 
-def _number(role: str, cell: Any, line: int, table: _Table) -> float:
+def _number(role: str, cell: Any, line: int, table: Table) -> float:
     if isinstance(cell, list) and len(cell) == 1:  # one rate for each of one parameter group
         cell = cell[0]
     if cell is None or (isinstance(cell, str) and cell.strip().lower() in EMPTY):
@@ -320,19 +292,12 @@ def _number(role: str, cell: Any, line: int, table: _Table) -> float:
     except (TypeError, ValueError, OverflowError):
         raise InvalidArgument(role, f"must be a number, also in line {line}", cell) from None
     if role == "lr" and (value < 0 or math.isinf(value)):
-        raise InvalidArgument("lr", f"must be a finite number of at least 0, also in line {line}", cell)
+        rule = f"must be a finite number of at least 0, no logarithm, also in line {line}"
+        raise InvalidArgument("lr", rule, cell)
     return value
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _notes(names: Mapping[str, str | None], table: _Table) -> list[str]:
+def _notes(names: Mapping[str, str | None], table: Table) -> list[str]:
     if all(name in (None, role) for role, name in names.items()) and set(table.columns) <= {*COLUMNS, ""}:
         return []
     read = ", ".join(f"{role} from {name!r}" for role, name in names.items() if name is not None)

@@ -66,7 +66,7 @@ class _Found:
 
 
 def read_bounds(
-    lr: ArrayLike, loss: ArrayLike, metric: ArrayLike | None = None, direction: Direction = "maximize"
+    lr: ArrayLike, loss: ArrayLike | None = None, metric: ArrayLike | None = None, direction: Direction = "maximize"
 ) -> Bounds:
     """Bounds from one recorded ramp, of whatever tool, when no further run is possible.
 
@@ -80,7 +80,7 @@ def read_bounds(
         lr: (n,) rates per step, at least 0, rising. For several seeds that did not share their rates, one such row
             each, of any length.
         loss: (n,) or, for several seeds, one row each: training losses; NaN from a divergence on, or where none was
-            recorded.
+            recorded. None: there is a metric alone.
         metric: as ``loss``; NaN where it was not taken.
         direction: whether a larger metric is better.
 
@@ -88,7 +88,7 @@ def read_bounds(
         ``Bounds``; inconclusive for a curve that is flat, all noise, or never finite.
 
     Raises:
-        InvalidArgument: a shape or a rate breaks its rule.
+        InvalidArgument: a shape or a rate breaks its rule, or there is neither loss nor metric.
 
     >>> lr = np.geomspace(1e-5, 1, 100)
     >>> bounds = read_bounds(lr, loss=np.ones(100), metric=1 / (1 + (0.001 / lr) ** 4))
@@ -100,13 +100,15 @@ def read_bounds(
     """
     if direction not in ("maximize", "minimize"):
         raise InvalidArgument("direction", 'must be "maximize" or "minimize"', direction)
-    losses = _curves(lr, "loss", loss)
+    if loss is None and metric is None:
+        raise InvalidArgument("loss", "must be given where there is no metric")
+    losses = [] if loss is None else _curves(lr, "loss", loss)
     if metric is None:
         found = [_from_loss(rates, row) for rates, row in losses]
         return _together(found, losses, "the loss never fell", f"read from the training loss alone; {SLOWER}")
     sign, learning = (1, "rose") if direction == "maximize" else (-1, "fell")
     metrics = [(rates, sign * row) for rates, row in _curves(lr, "metric", metric)]
-    diverged = [len(row) > 0 and np.isfinite(row).any() and not np.isfinite(row[-1]) for _, row in losses]
+    diverged = [len(row) > 0 and np.isfinite(row).any() and not np.isfinite(row[-1]) for _, row in losses] or [False]
     found = [
         _from_metric(rates, row, bool(diverged[min(seed, len(diverged) - 1)]))
         for seed, (rates, row) in enumerate(metrics)

@@ -234,14 +234,14 @@ def field_size(trainings: int) -> int:
     if trainings < 4:
         return 0 if trainings < 2 else trainings
     size = 2
-    while _cost(size + 1) <= trainings:
+    while race_cost(size + 1) <= trainings:
         size += 1
     return size
 
 
-def _cost(size: int) -> int:
-    """Trainings until two are left and have trained once more."""
-    return size if size <= 2 else size + _cost(max(2, math.ceil(size / 2)))
+def race_cost(size: int) -> int:
+    """Trainings of a race of so many, until two are left and have trained once more."""
+    return size if size <= 2 else size + race_cost(max(2, math.ceil(size / 2)))
 
 
 def race_plan(

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from clr.errors import InvalidArgument
 from clr.range_tests.bounds import Bounds
 from clr.run import Direction
-from clr.schedules.cycles import Candidate, TrainingLength, default_multipliers, whole_cycles
-from clr.spec import SearchSpec
+from clr.schedules.cycles import Candidate
 from clr.trials.pruning import falls_behind
+from clr.trials.space import SearchSpace
 
 if TYPE_CHECKING:  # imported where it is used: a range test does without Optuna
     import optuna
@@ -41,9 +41,8 @@ class Study:
     One trial for each run, under the run's own number, whoever asked for it; ``StudyMirror`` shows it in a store.
 
     Args:
-        spec: ranges of ratio, multiplier and rise, and the policies.
+        space: what is searched.
         bounds: conclusive bounds of the range test.
-        length: of a trial.
         direction: whether larger values are better.
         seed: of the sampler.
         earlier: recommendations for the same task, as documents, to try first, at rates outside the bounds too.
@@ -55,9 +54,8 @@ class Study:
 
     def __init__(
         self,
-        spec: SearchSpec,
+        space: SearchSpace,
         bounds: Bounds,
-        length: TrainingLength,
         direction: Direction,
         seed: int,
         earlier: Iterable[Attributes] = (),
@@ -67,13 +65,11 @@ class Study:
 
         if bounds.max_lr is None or bounds.interval is None:
             raise InvalidArgument("bounds", "must be conclusive to search around them", bounds.confidence)
-        self.spec, self.length, self.direction, self.bounds = spec, length, direction, bounds
-        low, high = spec.stepsize_multiplier or default_multipliers(length.epochs)
-        self.cycles = whole_cycles(length.epochs, low, high)
-        if not self.cycles:
-            rule = f"must hold {length.epochs:g} epochs / (2 k) for some whole number of cycles k"
-            raise InvalidArgument("search.stepsize_multiplier", rule, [low, high])
-        self.earlier = [{name: one[name] for name in EARLIER} for one in earlier if one["policy"] in spec.policies]
+        self.space, self.direction, self.bounds = space, direction, bounds
+        if not space.cycles:
+            rule = f"must hold {space.length.epochs:g} epochs / (2 k) for some whole number of cycles k"
+            raise InvalidArgument("search.stepsize_multiplier", rule)
+        self.earlier = [{name: one[name] for name in EARLIER} for one in earlier if one["policy"] in space.policies]
         low, high = bounds.interval["max_lr"]
         rates = [low, high, bounds.max_lr / MARGIN, bounds.max_lr * MARGIN, *(one["max_lr"] for one in self.earlier)]
         limit = highest or math.inf
@@ -105,48 +101,25 @@ class Study:
             trials: how many there will be, of which the paper's take a share.
         """
         assert self.bounds.max_lr is not None
-        own = self.own_params
+        own = self.space.own_params(self.bounds)
         schedules = [own, own | {"max_lr": min(MARGIN * self.bounds.max_lr, self.max_lr[1])}]
         for ratio, multiplier in PAPER[: int(PAPER_SHARE * trials)]:
-            schedules.append({"max_lr": self.bounds.max_lr, "ratio": ratio, "cycles": self._nearest(multiplier)})
+            schedules.append({"max_lr": self.bounds.max_lr, "ratio": ratio, "cycles": self.space.nearest(multiplier)})
         wanted = [self._within(params) for params in [*self._warm(), *schedules]]
         self._first = [params for at, params in enumerate(wanted) if params not in wanted[:at]]
-
-    @property
-    def own_params(self) -> dict[str, Any]:
-        """The range test's own schedule."""
-        assert self.bounds.max_lr is not None
-        assert self.bounds.base_lr is not None
-        candidate = self.bounds.candidate(self.length)
-        assert candidate is not None
-        ratio = self.bounds.max_lr / self.bounds.base_lr
-        return {"max_lr": self.bounds.max_lr, "ratio": ratio, "cycles": candidate.cycles, "rise": candidate.rise}
 
     def _warm(self) -> list[dict[str, Any]]:
         """Earlier recommendations, their ratio and stepsize as near as this search's ranges allow."""
         kept = ("max_lr", "ratio", "policy")
-        nearest = [self._nearest(one["stepsize_multiplier"]) for one in self.earlier]
+        nearest = [self.space.nearest(one["stepsize_multiplier"]) for one in self.earlier]
         return [
             {name: one[name] for name in kept} | {"cycles": cycles}
             for one, cycles in zip(self.earlier, nearest, strict=True)
         ]
 
     def _within(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters moved into their ranges."""
-        ranges = {
-            "max_lr": self.max_lr,
-            "ratio": self.spec.ratio,
-            "rise": self.spec.rise,
-            "cycles": (self.cycles[0], self.cycles[-1]),
-        }
-        clipped = {name: min(max(params[name], low), high) for name, (low, high) in ranges.items() if name in params}
-        return dict(params) | clipped
-
-    def _nearest(self, multiplier: float) -> int:
-        """The number of cycles whose stepsize multiplier is nearest: one of the two around the exact quotient."""
-        below = int(self.length.epochs / (2 * multiplier))
-        within = (min(max(k, self.cycles[0]), self.cycles[-1]) for k in (below, below + 1))
-        return min(within, key=lambda k: abs(self.length.epochs / (2 * k) - multiplier))
+        low, high = self.max_lr
+        return self.space.within(params) | {"max_lr": min(max(params["max_lr"], low), high)}
 
     def ask(self, params: Mapping[str, Any] | None = None, /, **attributes: Any) -> tuple[int, Candidate]:
         """Number and schedule of the next trial.
@@ -162,7 +135,8 @@ class Study:
         params = lined_up if params is None else params
         if params is not None:
             names = ("max_lr", "ratio", "cycles", "rise", "policy")
-            self.optuna.enqueue_trial({name: params[name] for name in names if name in params})
+            within = self.space.within(params)  # a rounded ratio may lie outside by a last digit
+            self.optuna.enqueue_trial({name: within[name] for name in names if name in within})
         trial = self.optuna.ask()
         self._asked[trial.number] = trial
         low, high = self.max_lr
@@ -176,12 +150,13 @@ class Study:
         return trial.number, candidate
 
     def _propose(self, trial: optuna.Trial, max_lr: tuple[float, float]) -> Candidate:
-        return self.length.propose(
+        space = self.space
+        return space.length.propose(
             max_lr=trial.suggest_float("max_lr", *max_lr, log=True),
-            ratio=trial.suggest_float("ratio", *self.spec.ratio, log=True),
-            cycles=trial.suggest_int("cycles", self.cycles[0], self.cycles[-1], log=True),
-            rise=trial.suggest_float("rise", *self.spec.rise),
-            policy=trial.suggest_categorical("policy", self.spec.policies),
+            ratio=trial.suggest_float("ratio", *space.ratio, log=True),
+            cycles=trial.suggest_int("cycles", space.cycles[0], space.cycles[-1], log=True),
+            rise=trial.suggest_float("rise", *space.rise),
+            policy=trial.suggest_categorical("policy", space.policies),
         )
 
     def suggest(self, count: int) -> list[Candidate]:

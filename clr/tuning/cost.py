@@ -10,6 +10,7 @@ from clr.range_tests.plan import steps_of_test
 from clr.schedules.cycles import TrainingLength
 from clr.spec import ConfirmSpec, JobSpec
 from clr.trials.baselines import USUAL_BASELINES
+from clr.trials.race import race_cost
 
 BUDGET = 6.0
 """Trainings that a job costs where nobody says otherwise: one for the range test, and what it takes to train its answer
@@ -62,15 +63,22 @@ def planned(spec: JobSpec) -> JobSpec:
     if spec.search is None:
         needed = range_test_share(spec)
         return spec if spec.budget is not None else spec.model_copy(update={"budget": needed})
-    needed = _given_trials(spec) + _given_comparison(spec)
+    needed = _given_trials(spec) + given_comparison(spec)
     if spec.budget is not None:
         if needed > 0 and spec.budget < needed + range_test_share(spec):
             rule = f"must hold what search and confirm ask for: {needed + range_test_share(spec):g} trainings"
             raise InvalidArgument("budget", rule, spec.budget)
         return spec
-    planning = spec.search.trials is None or (spec.confirm is not None and _given_comparison(spec) == 0)
-    budget = range_test_share(spec) + needed + (RACE if planning else 0)
+    planning = spec.search.trials is None or (spec.confirm is not None and given_comparison(spec) == 0)
+    budget = range_test_share(spec) + needed + (_race(spec) if planning else 0)
     return spec.model_copy(update={"budget": budget})
+
+
+def _race(spec: JobSpec) -> float:
+    """Trainings that are left to compare with: more where so many baselines are named that they take more."""
+    named = len(spec.confirm.baselines or ()) if spec.confirm is not None else 0
+    finalists = FINALISTS if spec.search is not None and spec.search.trials is not None else 1
+    return max(RACE, race_cost(finalists + named))
 
 
 def range_test_share(spec: JobSpec, length: TrainingLength | None = None) -> float:
@@ -88,7 +96,8 @@ def _given_trials(spec: JobSpec) -> float:
     )
 
 
-def _given_comparison(spec: JobSpec) -> float:
+def given_comparison(spec: JobSpec) -> float:
+    """Trainings of a comparison whose seeds are given; 0 where they are planned."""
     return 0.0 if spec.confirm is None or spec.confirm.seeds is None else float(comparison(spec.confirm))
 
 
@@ -131,7 +140,7 @@ def trainings_of_stages(spec: JobSpec, length: TrainingLength | None) -> dict[st
     stages = {"range_test": range_test_share(spec, length), "search": _given_trials(spec), "confirm": 0.0}
     if spec.search is None:
         return stages
-    stages["confirm"] = _given_comparison(spec)
+    stages["confirm"] = given_comparison(spec)
     left = max(0.0, spec.budget - sum(stages.values()))
     if spec.search.trials is None:
         stages["search"] += left

@@ -14,9 +14,10 @@ from clr.run import Curve, fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import JobSpec
 from clr.trials.race import Entrant, Heat, Race, baseline_entrant, entrant_of, field_size, race_plan
+from clr.trials.space import SearchSpace
 from clr.trials.study import Study
 from clr.tuning.blocks import Block, Heats, Trials
-from clr.tuning.cost import FINALISTS, planned
+from clr.tuning.cost import FINALISTS, given_comparison, planned
 from clr.tuning.field import Field, baselines_of
 from clr.tuning.orders import Stage, Training
 from clr.tuning.recommendation import Source
@@ -72,15 +73,16 @@ class Course:
         """All that is trained, block by block."""
         if self.bounds is None:
             yield from self._range_test()
-        assert self.bounds is not None
-        self.found = self.bounds.candidate(self.training.length)
+        self.found = self._own(self.training.length)
         if self.found is None or self.spec.search is None:
             return
+        given = given_comparison(self.spec)
         if self.spec.search.trials is not None:
             yield from self._trials(self.spec.search.trials)
-            yield from self._comparison()
         else:
-            yield from self._race(self.left, "search")
+            yield from self._race(self.left - given * self.training.length.steps, "search")
+        if self.spec.search.trials is not None or given:
+            yield from self._comparison()
         for number, trainings in enumerate(self.extensions, 1):
             stage: Stage = "search" if self.spec.search.trials is None else "confirm"
             yield from self._race(trainings * self.training.length.steps, stage, number)
@@ -120,7 +122,19 @@ class Course:
     def settle_range_test(self, reason: str) -> None:
         """Take in what the range test says until now: there will be no more of it."""
         self.bounds = self.bounds_so_far(reason)
-        self.found = self.bounds.candidate(self.training.length)
+        self.found = self._own(self.training.length)
+
+    def own_of(self, bounds: Bounds, length: TrainingLength) -> Candidate | None:
+        """The range test's own schedule, within the ranges of the search; None where it is inconclusive."""
+        return bounds.candidate(length) if self.spec.search is None else self._space(length).own(bounds)
+
+    def _own(self, length: TrainingLength) -> Candidate | None:
+        assert self.bounds is not None
+        return self.own_of(self.bounds, length)
+
+    def _space(self, length: TrainingLength) -> SearchSpace:
+        assert self.spec.search is not None
+        return SearchSpace.of(self.spec.search, length, self.spec.search.epochs or self.spec.epochs)
 
     # trials, and their comparison
 
@@ -152,7 +166,7 @@ class Course:
         confirm = self.spec.confirm
         if confirm is None or self.bounds is None or self.found is None:
             return
-        own = self.bounds.candidate(self.training.length)
+        own = self._own(self.training.length)
         assert own is not None
         finalists = [entrant_of(one) for one in list(dict.fromkeys([own, self.found]))[1:FINALISTS]]
         if confirm.seeds is None:
@@ -160,10 +174,10 @@ class Course:
             return
         baselines = [baseline_entrant(name, own.max_lr, self.training.length) for name in baselines_of(self.spec)]
         entrants = [entrant_of(own, "recommended"), *finalists, *baselines]
-        self.race = Race(entrants, self.training.direction, self._floor)
+        self.race, self.trial_length = Race(entrants, self.training.direction, self._floor), self.training.length
         seeds = fresh_seeds(self.spec.seed, "confirm", confirm.seeds)
         heats = [Heat(one.make(seed), one.params, one) for one in entrants for seed in seeds]
-        assert self.study is not None
+        self.study = self.study or self._new_study()
         block = Heats("confirm", heats, self.study)
         yield block
         for heat, told in zip(heats, block.ended, strict=True):
@@ -177,7 +191,8 @@ class Course:
         if self.found is None:
             return
         if self.race is None or extension == 0:
-            self.trial_length = self._affordable_length(left)
+            named = len(self.spec.confirm.baselines or ()) if self.spec.confirm else 0
+            self.trial_length = self._affordable_length(left, max(ENOUGH_CANDIDATES, 1 + len(extra) + named))
         trainings = floor(left / self.trial_length.steps + 1e-9)
         size = field_size(trainings)
         if size < 2:
@@ -185,7 +200,7 @@ class Course:
             return
         self.study = self.study or self._new_study()
         assert self.bounds is not None
-        field = Field(self.spec, self.bounds, self.trial_length, self.study)
+        field = Field(self.spec, self.bounds, self._space(self.trial_length), self.study)
         earlier = self.race if extension else None
         starters = field.first(size, extra) if earlier is None else field.again(earlier, size)
         entrants = list(dict.fromkeys([*(earlier.entrants if earlier else ()), *starters]))
@@ -202,6 +217,8 @@ class Course:
             block = Heats(stage, heats, self.study)
             yield block
             values = [told.value for told in block.ended]
+        if missing := [one.name for one in starters if one.lr is not None and not one.values]:
+            self.reasons.append(f"the budget left no room to compare with {', '.join(missing)}")
         spent = sum(len(set(one.values) & set(seeds)) for one in race.entrants)
         if race.is_decided and spent < trainings:
             self.reasons.append(
@@ -209,13 +226,13 @@ class Course:
             )
         self._settle_race(stage)
 
-    def _affordable_length(self, left: float) -> TrainingLength:
-        """Of a trial: the whole training, or as long as three of them may be."""
+    def _affordable_length(self, left: float, enough: int) -> TrainingLength:
+        """Of a trial: the whole training, or as long as ``enough`` of them may be."""
         assert self.spec.search is not None
         whole = self.training.length
         if self.spec.search.epochs is not None:
             return TrainingLength(self.spec.search.epochs, whole.iterations_per_epoch)
-        share = left / (ENOUGH_CANDIDATES * whole.steps)
+        share = left / (enough * whole.steps)
         if not SHORTEST_TRIAL <= share < 1.0:
             return whole
         self.reasons.append(f"trained beside others for {share:.0%} of the epochs, which the budget allows")
@@ -238,8 +255,7 @@ class Course:
 
     def _whole(self, candidate: Candidate) -> Candidate:
         """The same for the whole training, with as many cycles as the range test's own where it has as many here."""
-        assert self.bounds is not None
-        own, whole = self.bounds.candidate(self.trial_length), self.bounds.candidate(self.training.length)
+        own, whole = self._own(self.trial_length), self._own(self.training.length)
         if own is None or whole is None or candidate.cycles != own.cycles:
             return self.training.length.stretch(candidate)
         ratio = candidate.max_lr / candidate.base_lr
@@ -263,15 +279,9 @@ class Course:
     def _new_study(self) -> Study:
         assert self.spec.search is not None
         assert self.bounds is not None
-        search, asked = self.spec.search, self.spec.search.epochs or self.spec.epochs
-        if search.stepsize_multiplier is not None and self.trial_length.epochs < asked:
-            share = self.trial_length.epochs / asked  # as many cycles in a trial that the budget shortens
-            low, high = search.stepsize_multiplier
-            search = search.model_copy(update={"stepsize_multiplier": (share * low, share * high)})
         study = Study(
-            search,
+            self._space(self.trial_length),
             self.bounds,
-            self.trial_length,
             self.training.direction,
             self.spec.seed,
             self._earlier if self.spec.search.warm_start else (),

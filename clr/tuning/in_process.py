@@ -12,6 +12,7 @@ from clr.range_tests.plan import RangeTest
 from clr.run import Curve, Direction, Point, fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import CyclicPolicy, JobSpec, RangeTestSpec, SearchSpec, checked
+from clr.trials.space import SearchSpace
 from clr.trials.study import Study
 from clr.tuning.orders import Order, Training
 from clr.tuning.recommendation import Recommendation, reasons_of_groups
@@ -193,7 +194,7 @@ def search(
     ranges = {"ratio": ratio, "stepsize_multiplier": stepsize_multiplier, "rise": rise, "policies": list(policies)}
     spec = checked(SearchSpec, trials=trials, **ranges)
     training = training_of(_checked_task(task), epochs)
-    study = Study(spec, bounds, training.length, training.direction, seed)
+    study = Study(SearchSpace.of(spec, training.length), bounds, training.direction, seed)
     study.begin(trials)
     (trial_seed,) = fresh_seeds(seed, "search", 1)
     done: list[tuple[Candidate, float | None]] = []

@@ -365,7 +365,10 @@ class Session:
         bounds = self.course.bounds_so_far(PROVISIONAL)
         if bounds.max_lr is None:
             return None
-        candidate, reasons = bounds.candidate(self.training.length), reasons_of_groups(self.training.optimizer)
+        candidate, reasons = (
+            self.course.own_of(bounds, self.training.length),
+            reasons_of_groups(self.training.optimizer),
+        )
         return Recommendation.of("range_test", bounds, candidate, **self._about(), reasons=reasons)
 
     def _about(self) -> dict[str, Any]:

@@ -1,5 +1,7 @@
+import gzip
 import json
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,19 @@ def test_rows_are_sorted_to_their_seeds_whatever_the_order_of_columns() -> None:
         '{"lr": [[0.1], [0.2]], "loss": [2, 1]}',  # ignite: one rate for each group
         '{"log_history": [{"learning_rate": 0.1, "loss": 2, "step": 1}, {"learning_rate": 0.2, "loss": 1, "step": 2}]}',
         '{"lr": 0.1, "loss": 2}\n{"lr": 0.2, "loss": 1}\n',
+        '{"env_info": "", "seed": 0}\n{"lr": 0.1, "loss": 2}\n{"lr": 0.2, "loss": 1}\n',  # OpenMMLab's
+        '{"columns": ["lr", "loss"], "index": [0, 1], "data": [[0.1, 2], [0.2, 1]]}',  # pandas' other orientations
+        '{"a": {"lr": 0.1, "loss": 2}, "b": {"lr": 0.2, "loss": 1}}',
+        '{"schema": {"fields": [{"name": "lr", "type": "number"}]}, "data": [{"lr": 0.1, "loss": 2}, '
+        '{"lr": 0.2, "loss": 1}]}',
+        "sep=;\nlr;loss\n0,1;2\n0,2;1\n",  # Excel's word on the delimiter
+        "# made by hand\n# on a rainy day\nlr,loss\n0.1,2\n0.2,1\n",
+        "epoch,trainLoss,valLoss,learningRate\n0,2,9,.1\n1,1,8,.2\n",
+        "x/lr,  train/loss\n.1, 2\n.2, 1\n",
+        "charts/learning_rate,losses/total\n.1, 2\n.2, 1\n",
+        "current_lr,loss,log_lr\n.1, 2, -1\n.2, 1, -0.7\n",
+        "lr/pg0,lr/pg1,lr/pg2,loss\n.1,.1,.01,2\n.2,.2,.02,1\n",  # groups: the largest
+        '{"lr": [[0.01, 0.1], [0.02, 0.2]], "loss": [2, 1]}',
     ],
 )
 def test_files_that_others_write_are_read(text: str) -> None:
@@ -79,6 +94,44 @@ def test_what_was_read_and_what_was_not_is_said() -> None:
     assert file.recordings[0].metric == [0.5, 0.6]
     carried = read("lr,loss\n0.1,\n,2\n0.2,\n,1\n")
     assert carried.notes == ["2 rows without a rate have that of the row before"]
+
+
+def test_of_groups_whose_rates_keep_their_proportions_the_largest_is_read_and_said_to_be() -> None:
+    file = read("lr-AdamW/pg1,lr-AdamW/pg2,loss\n.01,.1,2\n.02,.2,1\n")
+    assert file.recordings[0].lr == [0.1, 0.2]
+    assert file.notes == [
+        "columns read: lr from 'lr-AdamW/pg2', loss from 'loss'; not read: lr-AdamW/pg1",
+        "rates of parameter groups in the proportions 1, 10: the largest was read",
+    ]
+    with pytest.raises(InvalidArgument, match="pick one"):
+        read("lr a,lr b,loss\n.01,.1,2\n.02,.1,1\n")
+
+
+@pytest.mark.parametrize("name", ["metric", "accuracy", "val_acc", "Top-1 Accuracy"])
+def test_the_papers_own_test_needs_no_loss(name: str) -> None:
+    file = read(f"lr,{name}\n.1,.5\n.2,.6\n")
+    assert (file.recordings[0].lr, file.recordings[0].metric) == ([0.1, 0.2], [0.5, 0.6])
+    assert all(map(math.isnan, file.recordings[0].loss))
+    picked = read("lr,score,time\n.1,.5,1\n.2,.6,2\n", metric="score")
+    assert picked.recordings[0].metric == [0.5, 0.6]
+
+
+def test_a_metric_in_a_row_of_its_own_is_of_the_row_before() -> None:
+    records = [
+        {"learning_rate": 0.1, "loss": 2},
+        {"learning_rate": 0.2, "loss": 1},
+        {"eval_accuracy": 0.5},
+        {"eval_runtime": 3},
+    ]
+    (recording,) = read(json.dumps(records)).recordings
+    assert (recording.lr, recording.loss) == ([0.1, 0.2], [2.0, 1.0])
+    assert recording.metric[1] == 0.5
+
+
+def test_a_column_whose_name_is_there_twice_is_not_passed_over_in_silence() -> None:
+    file = read("lr,loss,loss\n.1,2,9\n.2,1,8\n")
+    assert file.recordings[0].loss == [2.0, 1.0]
+    assert file.notes == ["columns read: lr from 'lr', loss from 'loss'; not read: loss (3)"]
 
 
 def test_columns_may_be_picked() -> None:
@@ -108,7 +161,8 @@ def test_an_event_file_is_read_by_its_tags() -> None:
     [
         ("", "curve", "names of its columns"),
         ("0.1,2\n0.2,1", "curve", "'0.1,2'"),
-        ("lr,accuracy\n1,2", "loss", "lr, accuracy"),
+        ("lr,val_loss\n1,2", "loss", "lr, val_loss"),
+        ("log10(lr),loss\n-1,2", "lr", "log10(lr), loss"),
         ("lr,loss", "curve", "at least one row"),
         ("lr,loss\n0.1,2\nlow,2", "lr", "line 3, but got 'low'"),
         ("lr,loss\n\n0.1,2\n0.2,high", "loss", "line 4, but got 'high'"),
@@ -123,6 +177,7 @@ def test_an_event_file_is_read_by_its_tags() -> None:
         ("[1, 2]", "curve", "columns"),
         ('{"lr": [0.1, 0.2], "loss": [1]}', "curve", "equal length"),
         ('{"lr": [[0.1, 0.2], [0.2, 0.3]], "loss": [2, 1]}', "lr", "must be a number"),
+        ("[[1.5, 0, 2.3], [1.6, 1, 2.2]]", "curve", "must be JSON of columns"),
     ],
 )
 def test_a_file_that_is_no_curve_is_one_short_error(text: str, field: str, told: str) -> None:
@@ -136,6 +191,9 @@ def test_a_file_that_is_no_curve_is_one_short_error(text: str, field: str, told:
 def test_a_file_that_is_no_text_is_an_error() -> None:
     with pytest.raises(InvalidArgument, match="must be text in UTF-8"):
         read_curve_file(b"lr,loss\n\xff\xfe")
+    for content, kind in ((gzip.compress(b"lr,loss"), "gzip"), (pickle.dumps({}), "pickle"), (b"PK\x03\x04", "Excel")):
+        with pytest.raises(InvalidArgument, match=kind):
+            read_curve_file(content)
 
 
 def test_hundreds_of_columns_make_no_long_error() -> None:

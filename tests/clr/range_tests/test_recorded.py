@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.curves import KINDS, curves
+from clr.errors import InvalidArgument
 from clr.range_tests.averaging import FASTAI, LIGHTNING, TORCH_LR_FINDER, Averaging, by_noise, from_zero
 from clr.range_tests.bounds import Bounds
 from clr.range_tests.noise import Noise
@@ -121,6 +122,16 @@ def test_losses_that_were_not_finite_now_and_then_are_left_out(bad: float) -> No
     gaps = losses.copy()
     gaps[[0, 3, 4, 40]] = bad
     assert max_lr(read_bounds(lr, gaps)) == pytest.approx(max_lr(read_bounds(lr, losses)), rel=0.15)
+
+
+def test_a_metric_alone_is_enough_and_nothing_at_all_is_not() -> None:
+    lr, _ = falling(200)
+    rising = 0.1 + 0.8 / (1 + (1e-3 / lr) ** 1.5) - 0.5 * (lr > 0.1)
+    alone = read_bounds(lr, metric=rising)
+    assert alone == read_bounds(lr, np.full(200, math.nan), rising)
+    assert 1e-3 < max_lr(alone) < 0.1
+    with pytest.raises(InvalidArgument, match="loss: must be given where there is no metric"):
+        read_bounds(lr)
 
 
 def test_rows_of_one_seed_may_have_too_few_metrics_to_be_read() -> None:

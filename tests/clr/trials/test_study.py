@@ -10,6 +10,7 @@ from clr.errors import InvalidArgument
 from clr.range_tests.bounds import Bounds
 from clr.schedules.cycles import TrainingLength
 from clr.spec import SearchSpec
+from clr.trials.space import SearchSpace
 from clr.trials.study import Study, StudyMirror, stored_in
 
 LENGTH = TrainingLength(20, 50)
@@ -18,7 +19,7 @@ ABOUT = {"name": "mine", "task": "digits", "epochs": 20.0, "metric": "accuracy"}
 
 
 def make(trials: int = 8, **ranges: object) -> Study:
-    study = Study(SearchSpec(trials=trials, **ranges), BOUNDS, LENGTH, "maximize", 0)  # type: ignore[arg-type]
+    study = Study(SearchSpace.of(SearchSpec(trials=trials, **ranges), LENGTH), BOUNDS, "maximize", 0)  # type: ignore[arg-type]
     study.begin(trials)
     return study
 
@@ -32,7 +33,7 @@ def test_the_range_tests_own_schedule_is_tried_first_and_twice_its_rate_next() -
 
 def test_what_is_asked_stays_within_the_ranges_and_above_no_limit_on_the_rate() -> None:
     spec = SearchSpec(trials=30, ratio=(2, 5), rise=(0.1, 0.4), policies=["triangular", "hann"])
-    study = Study(spec, BOUNDS, LENGTH, "maximize", 0, highest=0.12)
+    study = Study(SearchSpace.of(spec, LENGTH), BOUNDS, "maximize", 0, highest=0.12)
     study.begin(30)
     for _ in range(30):
         number, candidate = study.ask()
@@ -53,9 +54,9 @@ def test_a_recorded_search_taken_up_again_has_the_same_trials() -> None:
 
 def test_inconclusive_bounds_and_an_empty_range_of_cycles_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="bounds: must be conclusive"):
-        Study(SearchSpec(), Bounds.inconclusive("noise"), LENGTH, "maximize", 0)
+        Study(SearchSpace.of(SearchSpec(), LENGTH), Bounds.inconclusive("noise"), "maximize", 0)
     with pytest.raises(InvalidArgument, match=r"search\.stepsize_multiplier"):
-        Study(SearchSpec(stepsize_multiplier=(7, 8)), BOUNDS, LENGTH, "maximize", 0)
+        Study(SearchSpace.of(SearchSpec(stepsize_multiplier=(7, 8)), LENGTH), BOUNDS, "maximize", 0)
 
 
 def test_suggestions_make_no_trial() -> None:

@@ -125,6 +125,75 @@ def test_given_numbers_are_kept_to() -> None:
     assert session.recommendation.source == "confirm"
 
 
+@pytest.mark.parametrize("search", [{}, {"trials": 3}, {"trials": 3, "epochs": 10}])
+@pytest.mark.parametrize("budget", [None, 9.0])
+def test_the_ranges_that_were_given_hold_for_the_range_tests_own_schedule_too(
+    search: dict[str, Any], budget: float | None
+) -> None:
+    ranges = {"ratio": [3, 4], "stepsize_multiplier": [2, 2.5], "rise": [0.1, 0.2], "policies": ["hann"]}
+    session = make(search=ranges | search, budget=budget)
+    own = [order for order in finish(session, bowl()) if order.params.get("ratio")]
+    assert own
+    for order in own:
+        assert order.run.policy == "hann"
+        assert order.params["ratio"] == pytest.approx(3.5, abs=0.51)
+        assert order.params["rise"] == pytest.approx(0.15, abs=0.051)
+        assert order.params["stepsize_multiplier"] == pytest.approx(2.25, abs=0.26)
+    found = session.recommendation
+    assert found is not None
+    assert found.stepsize_multiplier == pytest.approx(2.25, abs=0.26)
+    assert found.ratio == pytest.approx(3.5, abs=0.51)
+
+
+def test_seeds_of_a_comparison_are_kept_to_without_trials_too() -> None:
+    session = make(confirm={"seeds": 3, "baselines": ["fixed", "cosine"]})
+    confirmed = [order for order in finish(session, bowl()) if order.stage == "confirm"]
+    names = [order.params["name"] for order in confirmed]
+    assert {names.count(name) for name in ("recommended", "fixed", "cosine")} == {3}
+    assert session.steps_so_far <= session.predicted_steps
+
+
+def test_evidence_is_of_the_length_that_was_compared() -> None:
+    session = make(search={"trials": 2, "epochs": 5}, confirm={"seeds": 1})
+    compared = {order.run.steps for order in finish(session, bowl()) if order.stage == "confirm"}
+    assert session.recommendation is not None
+    assert session.recommendation.evidence is not None
+    assert compared == {LENGTH.steps}
+    assert session.recommendation.evidence.epochs == LENGTH.epochs
+
+
+DOUBTED = Bounds(0.1, 1.0, {"base_lr": (0.05, 0.2), "max_lr": (0.5, 2.0)}, "low")
+NAMED = ["cosine", "reduce_on_plateau", "one_cycle", "schedule_free"]
+
+
+@pytest.mark.parametrize("search", [{}, {"trials": 2}])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_baseline_that_was_named_is_trained_however_sure_the_range_test_is(
+    search: dict[str, Any], count: int
+) -> None:
+    spec = JobSpec(task="digits", search=search, confirm={"baselines": NAMED[:count]})
+    session = Session(spec, TRAINING, recorded=DOUBTED)
+    ended = {order.params.get("name") for order in finish(session, bowl())}
+    assert set(NAMED[:count]) <= ended
+    assert session.steps_so_far <= session.predicted_steps
+
+
+def test_a_named_baseline_for_which_the_budget_has_no_room_is_told() -> None:
+    session = make(budget=3, confirm={"baselines": NAMED})
+    ended = {order.params.get("name") for order in finish(session, bowl())}
+    assert session.recommendation is not None
+    missing = [name for name in NAMED if name not in ended]
+    said = [reason for reason in session.recommendation.reasons if "no room to compare" in reason]
+    assert bool(missing) == bool(said)
+    assert all(name in said[0] for name in missing)
+
+
+def test_after_trials_the_answer_is_compared_with_baselines_rather_than_with_other_rates() -> None:
+    session = Session(JobSpec(task="digits", search={"trials": 2}), TRAINING, recorded=DOUBTED)
+    confirmed = {order.params["name"] for order in finish(session, bowl()) if order.stage == "confirm"}
+    assert "fixed" in confirmed
+
+
 def test_without_a_search_the_range_test_is_all() -> None:
     session = make(search=None)
     assert {order.stage for order in finish(session, bowl())} == {"range_test"}
