@@ -25,6 +25,7 @@ from clr.training.data import batch_length, loader_generators
 from clr.training.first_step import WRONG
 from clr.training.loop import ONE_STEP
 from clr.training.module_state import module_state, parameter_state
+from clr.training.network import SEVERAL
 from clr.training.random_states import OwnRandomStates, random_states, set_random_states
 from clr.tuning.recommendation import Recommendation
 
@@ -37,15 +38,13 @@ try:
     from lightning.pytorch.profilers import PassThroughProfiler
     from lightning.pytorch.trainer.states import TrainerFn, TrainerState, TrainerStatus
     from lightning.pytorch.utilities.combined_loader import CombinedLoader
+    from lightning.pytorch.utilities.compile import _maybe_unwrap_optimized
     from lightning.pytorch.utilities.types import LRSchedulerConfig
 except ModuleNotFoundError:
     require("lightning")
     raise
 
-SEVERAL = (
-    "must configure one optimizer and not step it by hand: of a training with several, let the service or `clr tune` "
-    "start your own program (a command job), or train it yourself and report (an external job)"
-)
+ONE = f"must configure one optimizer and not step it by hand: {SEVERAL}"
 
 
 def lr_bounds(
@@ -80,8 +79,11 @@ def lr_bounds(
     Raises:
         InvalidArgument: a rule above is broken.
     """
+    module = _checked(module)
+    if trainer is not None and not isinstance(trainer, Trainer):
+        raise InvalidArgument("trainer", "must be a Trainer of lightning.pytorch", trainer)
     if not module.automatic_optimization:
-        raise InvalidArgument("module", SEVERAL, module)
+        raise InvalidArgument("module", ONE, module)
     if epochs is not None:
         TrainingLength(epochs, 1)  # its rule
     elif trainer is None or (trainer.max_epochs in (None, -1) and trainer.max_steps == -1):
@@ -92,6 +94,19 @@ def lr_bounds(
         if launcher is None:
             return test.recommendation(seeds, seed)
         return Recommendation.from_dict(json.loads(launcher.launch(test.document, seeds, seed)))
+
+
+def _checked(module: Any) -> LightningModule:
+    """The module as ``fit`` takes it: ``torch.compile`` wraps it in another.
+
+    Raises:
+        InvalidArgument: it is none of Lightning's; the package pytorch_lightning has classes of its own.
+    """
+    try:
+        return _maybe_unwrap_optimized(module)
+    except TypeError as error:
+        rule = "must be a LightningModule of lightning.pytorch, which is imported in the place of pytorch_lightning"
+        raise InvalidArgument("module", rule, module) from error
 
 
 class CyclicSchedule(Callback):
@@ -193,7 +208,7 @@ class _Test:
             trainer.state.status = TrainerStatus.INTERRUPTED
             trainer._teardown()
             if "multiple optimizers" in str(error):
-                raise InvalidArgument("module", SEVERAL, self.module) from error
+                raise InvalidArgument("module", ONE, self.module) from error
             raise
 
     def measure(self, run: Run) -> None:
@@ -262,6 +277,8 @@ class _Fit(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Schedulers would set rates too."""
+        if not any(group["params"] for one in trainer.optimizers for group in one.param_groups):
+            raise InvalidArgument("module", "must configure an optimizer of its parameters", pl_module)
         _only(trainer.optimizers)
         trainer.strategy.lr_scheduler_configs = []
 
@@ -379,7 +396,7 @@ def _trainer(module: LightningModule, epochs: float | None) -> Trainer:
 
 def _only(optimizers: list[Optimizer]) -> Optimizer:
     if len(optimizers) != 1:
-        raise InvalidArgument("module", SEVERAL, len(optimizers))
+        raise InvalidArgument("module", ONE, len(optimizers))
     return optimizers[0]
 
 

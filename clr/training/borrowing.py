@@ -8,13 +8,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from clr.errors import InvalidArgument
-from clr.training.data import Data, loader_generators
+from clr.training.data import Data, epoch_owners, loader_generators
 from clr.training.module_state import module_state, parameter_state
-from clr.training.network import own_optimizer
+from clr.training.network import check_weights, own_optimizer
 from clr.training.random_states import random_states, set_random_states
 from clr.training.task import Task, model_loss
 
@@ -103,12 +102,7 @@ def _check(model: nn.Module, optimizer: Optimizer, given: Iterable[str]) -> None
         raise InvalidArgument(unknown[0], f"must be one of model, optimizer, {', '.join(sorted(FIELDS))}")
     if not isinstance(model, nn.Module):
         raise InvalidArgument("model", "must be a torch module", model)
-    if not isinstance(optimizer, Optimizer):
-        raise InvalidArgument("optimizer", "must be a torch optimizer", optimizer)
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise InvalidArgument("optimizer", "must step without a closure", optimizer)
-    if any(is_lazy(parameter) for parameter in model.parameters()):
-        raise InvalidArgument("model", "must know the shapes of its parameters: give it a batch first", model)
+    check_weights(model)
     own_optimizer(optimizer, model, {})
 
 
@@ -148,11 +142,14 @@ def optimizer_state(optimizer: Optimizer) -> Callable[[], None]:
 
 
 def generator_state(loader: Any) -> Callable[[], None]:
-    """A function that puts back the random generators of a loader and its sampler."""
+    """A function that puts back the random generators of a loader and its sampler, and the epoch that they are at."""
     states = [(generator, generator.get_state()) for generator in loader_generators(loader)]
+    epochs = [(owner, owner.epoch) for owner in epoch_owners(loader) if isinstance(getattr(owner, "epoch", None), int)]
 
     def back() -> None:
         for generator, state in states:
             generator.set_state(state)
+        for owner, epoch in epochs:
+            owner.set_epoch(epoch)
 
     return back

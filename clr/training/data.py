@@ -18,6 +18,9 @@ Data = Any  # a tuple or mapping of equally long tensors, one tensor, a map-styl
 LONGEST_EPOCH = 10**8
 """Batches in a pass above which nobody means an epoch: a sampler that should never end."""
 
+SEEDS = 2**31
+"""Epochs that are told to a sampler begin at the run's seed, below this, so that no sum with its own overflows."""
+
 DESCRIBED = 4
 """Parts of a batch that a message shows."""
 
@@ -124,6 +127,9 @@ def batches_per_epoch(data: Data, batch_size: int) -> int:
 _STEPS = "give iterations_per_epoch=, the optimizer steps that count as one"
 
 
+_NO_BATCH = "must yield at least one batch an epoch"
+
+
 class _Shuffled:
     """Batches of resident data, in an order drawn anew at each pass; a last, partial one is dropped."""
 
@@ -165,7 +171,8 @@ class TrainingBatches(Iterator[Batch]):
         for own in self._generators:
             own.manual_seed(seed)
         self._epoch: Iterator[Batch] = iter(())
-        self._taken = 0
+        self._taken, self._passes = 0, 0
+        self._seed = seed % SEEDS
 
     def __next__(self) -> Batch:
         try:
@@ -174,7 +181,9 @@ class TrainingBatches(Iterator[Batch]):
             self._begin()
             batch = next(self._epoch, None)
             if batch is None:
-                raise InvalidArgument("train", "must yield at least one batch an epoch", self._loader) from None
+                once = isinstance(self._loader, Iterator)
+                rule = "must yield its batches anew at each pass, as a loader or a list does" if once else _NO_BATCH
+                raise InvalidArgument("train", rule, self._loader) from None
         self._taken += 1
         return to_device(batch, self.device)
 
@@ -182,7 +191,10 @@ class TrainingBatches(Iterator[Batch]):
         # read for nothing where batches are indexed: a small step's twentieth, in short epochs
         states = None if isinstance(self._loader, _Shuffled) else random_states()
         self._began = states, [own.get_state() for own in self._generators]
+        for owner in epoch_owners(self._loader):
+            owner.set_epoch(self._seed + self._passes)
         self._epoch, self._taken = iter(self._loader), 0
+        self._passes += 1
 
     @property
     def has_places(self) -> bool:
@@ -196,7 +208,7 @@ class TrainingBatches(Iterator[Batch]):
     def place(self) -> dict[str, Any]:
         """Where the epoch stands: the random states it began with, and how many batches were taken of it."""
         states, generators = self._began
-        return {"states": states, "generators": generators, "taken": self._taken}
+        return {"states": states, "generators": generators, "taken": self._taken, "passes": self._passes - 1}
 
     def go_to(self, place: dict[str, Any]) -> None:
         """Go on from a ``place`` of the same data; the global random states are left anywhere."""
@@ -204,6 +216,7 @@ class TrainingBatches(Iterator[Batch]):
             set_random_states(place["states"])
         for own, state in zip(self._generators, place["generators"], strict=True):
             own.set_state(state)
+        self._passes = place["passes"]
         self._begin()
         for _ in range(place["taken"]):
             next(self)
@@ -244,6 +257,19 @@ def loader_generators(loader: Any) -> list[torch.Generator]:
     batches = getattr(loader, "batch_sampler", None)
     owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
     found = {id(own): own for owner in owners if isinstance(own := getattr(owner, "generator", None), torch.Generator)}
+    return list(found.values())
+
+
+def epoch_owners(loader: Any) -> list[Any]:
+    """What decides the order by the number of the epoch: samplers of several processes, and data sets that stream."""
+    batches = getattr(loader, "batch_sampler", None)
+    owners = (
+        getattr(loader, "sampler", None),
+        batches,
+        getattr(batches, "sampler", None),
+        getattr(loader, "dataset", None),
+    )
+    found = {id(owner): owner for owner in owners if callable(getattr(owner, "set_epoch", None))}
     return list(found.values())
 
 

@@ -18,14 +18,14 @@ from clr.schedules.cycles import rate_of
 from clr.schedules.plateau import Plateau
 from clr.schedules.torch_scheduler import multipliers
 from clr.training.checkpoint import Checkpoint
-from clr.training.data import Batch, TrainingBatches, placed, validation_batches
+from clr.training.data import Batch, TrainingBatches, described, placed, validation_batches
 from clr.training.divergence import Explosion
-from clr.training.first_step import check_gradients, first_loss
+from clr.training.first_step import WRONG, check_batch, check_gradients, fail, first_loss
 from clr.training.module_state import attributes, module_state, set_attributes
 from clr.training.optimizers import self_tuning
 from clr.training.processes import averaged, training_group
 from clr.training.random_states import OwnRandomStates, random_states, set_random_states
-from clr.training.task import Task
+from clr.training.task import Task, model_loss
 
 SYNC_STEPS = 16
 """Losses are read from the device at least this often: rarely enough not to stall a GPU, often enough to stop soon
@@ -352,14 +352,30 @@ def total_score(task: Task, model: nn.Module, device: torch.device, limit: int |
         total, weight = torch.zeros((), device=device), 0
         for batch, size in validation_batches(task.val, max(task.batch_size, 256), limit, device, task.collate):
             with _autocast(task, device):
-                output, target = task.forward(model, batch)
-                total += _one_number(score(output, target), device) * size
+                total += _one_number(_scored(task, model, batch, score), device) * size
             weight += size
     finally:
         back()
     if weight == 0:
         raise InvalidArgument("val", "must hold at least one example", task.val)
     return total, weight
+
+
+def _scored(task: Task, model: nn.Module, batch: Batch, score: Callable[[Any, Any], Any]) -> Any:
+    check_batch(task, "val", batch)
+    try:
+        output, target = task.forward(model, batch)
+    except WRONG as error:
+        fail(error, "val", f"must have batches that the model takes in eval mode, not {described(batch)}")
+    try:
+        return score(output, target)
+    except InvalidArgument as error:
+        if score is model_loss:
+            raise InvalidArgument("val", "must be None where the model has no loss in eval mode", output) from error
+        raise
+    except WRONG as error:
+        field = "loss" if score is task.loss else "metric"
+        fail(error, field, f"must score the output, {described(output)}, beside the target, {described(target)}")
 
 
 def _one_number(value: Any, device: torch.device) -> Tensor:

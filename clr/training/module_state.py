@@ -44,6 +44,7 @@ def module_state(model: nn.Module) -> Callable[[], None]:
         (held, dict(held))
         for module in model.modules()
         for held in (module._modules, module._parameters, module._buffers)
+        if isinstance(held, dict)  # those of a script cannot change
     ]
 
     def back() -> None:

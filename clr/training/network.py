@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from clr.errors import InvalidArgument
@@ -44,17 +45,51 @@ def own_network(model: nn.Module | Callable[[], nn.Module]) -> tuple[nn.Module, 
     return copied, copies
 
 
+def check_weights(network: nn.Module) -> None:
+    """Every parameter has a shape and values.
+
+    Raises:
+        InvalidArgument: one has not.
+    """
+    if any(map(is_lazy, network.parameters())):
+        raise InvalidArgument("model", "must know the shapes of its parameters: give it a batch first", network)
+    if any(parameter.is_meta for parameter in network.parameters()):
+        raise InvalidArgument("model", "must have weights, but lies on the meta device", network)
+
+
 def own_optimizer(optimizer: Optimizer, network: nn.Module, copies: Copies) -> Optimizer:
     """The optimizer of ``network``, also where it was made of the weights that those are a copy of.
 
     Raises:
-        InvalidArgument: it holds no parameter of the network that can be trained.
+        InvalidArgument: it holds no parameter of the network that can be trained, or does not step by itself.
     """
+    check_optimizer(optimizer)
     if not _holds(optimizer, network) and copies:
         optimizer = deepcopy(optimizer, copies)
     if not _holds(optimizer, network):
         raise InvalidArgument("optimizer", "must hold a parameter of the model that requires a gradient", optimizer)
     return optimizer
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """It is one of torch's kind, which steps when it is told to.
+
+    Raises:
+        InvalidArgument: it is not.
+    """
+    if isinstance(optimizer, list | tuple | dict) and optimizer:
+        raise InvalidArgument("optimizer", f"must be one optimizer; {SEVERAL}", optimizer)
+    if not isinstance(optimizer, Optimizer):
+        raise InvalidArgument("optimizer", "must be a torch optimizer", optimizer)
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise InvalidArgument("optimizer", "must step without a closure", optimizer)
+
+
+SEVERAL = (
+    "of a training with several, let the service or `clr tune` start your own program (a command job), or train it "
+    "yourself and report (an external job)"
+)
 
 
 def _holds(optimizer: Optimizer, network: nn.Module) -> bool:

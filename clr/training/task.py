@@ -16,14 +16,22 @@ from clr.run import Direction
 from clr.schedules.policies import is_number
 from clr.schedules.torch_scheduler import multipliers
 from clr.training.data import Batch, Data, batches_per_epoch, described
-from clr.training.network import own_network, own_optimizer
+from clr.training.network import check_weights, own_network, own_optimizer
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
-    """Share of examples whose largest output (over dim 1) is at the target class; a scalar in [0, 1]."""
-    return (output.argmax(1) == target).float().mean()
+    """Share of examples whose largest output (over dim 1) is at the target class; a scalar in [0, 1].
+
+    Raises:
+        InvalidArgument: the targets are no class numbers, one for each largest output.
+    """
+    predicted = output.argmax(1)
+    if target.is_floating_point() or target.shape != predicted.shape:
+        rule = f'must be a function of your own: "accuracy" compares the largest over dim 1 of {described(output)}'
+        raise InvalidArgument("metric", f"{rule} with class numbers, which {described(target)} are not")
+    return (predicted == target).float().mean()
 
 
 def forward(model: nn.Module, batch: Batch) -> tuple[Any, Any]:
@@ -186,10 +194,13 @@ class Task:
         _require("optimizer", self.optimizer, _MAKER, callable(self.optimizer))
         known = self.metric in (None, "accuracy", "loss") or callable(self.metric)
         _require("metric", self.metric, 'must be "accuracy", "loss" or a function', known)
+        judged = self.metric in (None, "loss")
         known = self.precision in ("fp32", "bf16", "fp16")
         _require("precision", self.precision, 'must be "fp32", "bf16" or "fp16"', known)
         known = self.direction in (None, "maximize", "minimize")
         _require("direction", self.direction, 'must be "maximize" or "minimize"', known)
+        rule = 'must be "minimize", or left out, where runs are judged by a loss'
+        _require("direction", self.direction, rule, not judged or self.direction != "maximize")
         _require("device", self.device, 'must be a torch device such as "cpu" or "cuda:0"', _is_device(self.device))
         backends = torch.compiler.list_backends(()) if isinstance(self.compile, str) else []
         known = isinstance(self.compile, bool) or self.compile in backends
@@ -206,11 +217,9 @@ class Task:
             InvalidArgument: the model or the optimizer that the task makes is none, or they do not fit.
         """
         network, copies = own_network(self.model)
+        check_weights(network)
         network.to(device)
-        made = self.optimizer(self.groups(network))
-        if not isinstance(made, Optimizer):
-            raise InvalidArgument("optimizer", "must return a torch optimizer", made)
-        return network, own_optimizer(made, network, copies)
+        return network, own_optimizer(self.optimizer(self.groups(network)), network, copies)
 
     @property
     def multipliers(self) -> list[float]:

@@ -303,6 +303,11 @@ def test_what_fit_trains_is_tested_and_left_as_it_was(module: Any, data: Any, tm
     assert own.global_step == 180
 
 
+def test_a_compiled_module_is_tested_as_fit_trains_it(tmp_path: Path) -> None:
+    compiled = torch.compile(Plain(), backend="eager")
+    assert lr_bounds(compiled, lines(), trainer=trainer(tmp_path, max_epochs=15), seeds=1).stepsize == 90  # type: ignore[arg-type]
+
+
 def test_gradients_are_clipped_as_the_trainer_clips_them(tmp_path: Path) -> None:
     def found(algorithm: str) -> float:
         settings = {"max_epochs": 15, "gradient_clip_val": 0.01, "gradient_clip_algorithm": algorithm}
@@ -362,11 +367,15 @@ def test_an_interrupt_leaves_everything_as_it_was(tmp_path: Path) -> None:
     assert (vars(own), module.net.weight.tolist()) == (held, weight)
 
 
+@pytest.mark.filterwarnings("ignore:.LightningModule.configure_optimizers. returned .None")
 @pytest.mark.parametrize(
     ("module", "options", "says"),
     [
         (Digits(automatic=False), {"epochs": 5}, "module: must configure one optimizer and not step it by hand"),
         (Digits(lambda one: [one, one]), {"epochs": 5}, r"module: must configure one optimizer .*`clr tune`"),
+        (nn.Linear(4, 2), {"epochs": 5}, "module: must be a LightningModule of lightning.pytorch"),
+        (Digits(), {"trainer": object()}, "trainer: must be a Trainer of lightning.pytorch"),
+        (Digits(lambda one: None), {"epochs": 5}, "module: must configure an optimizer of its parameters"),
         (Digits(), {}, "epochs: must be given, or a trainer with max_epochs"),
         (Digits(), {"epochs": -1}, "epochs: must be above 0 and finite, but got -1"),
     ],

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
 import clr
 from clr.errors import InvalidArgument
@@ -255,6 +255,47 @@ def test_a_mistake_is_named_with_its_rule_and_value(changes: dict[str, Any], say
     own.setdefault("optimizer", SGD(MODEL.parameters(), lr=0.1))
     with pytest.raises(InvalidArgument, match=says):
         clr.range_test(**own)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_a_script_of_a_model_is_tested_and_left_as_it_was() -> None:
+    model = torch.jit.script(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    own: dict[str, Any] = {"model": model, "optimizer": SGD(model.parameters(), lr=0.1), "train": BATCHES}
+    assert clr.range_test(**own, loss=F.cross_entropy, epochs=12, seeds=1).cost_steps
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+def test_what_fails_on_validation_data_is_an_error_of_theirs() -> None:
+    class Detector(nn.Linear):
+        def forward(self, x: Tensor) -> Any:
+            output = super().forward(x)
+            return {"loss": output.square().mean()} if self.training else {"boxes": output}
+
+    model = Detector(4, 2)
+    own: dict[str, Any] = {"model": model, "optimizer": SGD(model.parameters(), lr=0.1), "train": BATCHES, "epochs": 12}
+    with pytest.raises(InvalidArgument, match=r"^val: must be None where the model has no loss in eval mode"):
+        clr.range_test(**own, val=BATCHES)
+    plain: dict[str, Any] = own | {
+        "model": MODEL,
+        "optimizer": SGD(MODEL.parameters(), lr=0.1),
+        "loss": F.cross_entropy,
+    }
+    with pytest.raises(InvalidArgument, match=r"^val: must have batches that the model takes .*float32\[8, 3\]"):
+        clr.range_test(**plain, val=[(X[:8, :3], Y[:8])])
+    with pytest.raises(InvalidArgument, match=r"^metric: must score the output, .* but that failed with TypeError"):
+        clr.range_test(**plain, val=BATCHES, metric=lambda output: output)
+
+
+def test_the_epoch_that_a_sampler_is_at_is_put_back() -> None:
+    data = TensorDataset(X, Y)
+    sampler = DistributedSampler(data, num_replicas=2, rank=0)
+    sampler.set_epoch(5)
+    train = DataLoader(data, batch_size=8, sampler=sampler)
+    clr.range_test(
+        model=MODEL, optimizer=SGD(MODEL.parameters(), lr=0.1), train=train, loss=F.cross_entropy, epochs=20, seeds=1
+    )
+    assert sampler.epoch == 5
 
 
 def test_a_plain_model_needs_a_loss() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
 
 from clr.errors import InvalidArgument
 from clr.training.data import (
@@ -203,6 +203,40 @@ def test_the_length_of_an_epoch_must_be_known_and_above_zero(empty: Any) -> None
 def test_training_on_nothing_is_refused_rather_than_endless(empty: Any) -> None:
     with pytest.raises(InvalidArgument, match="train: must "):
         next(TrainingBatches(empty, 4, 0, CPU))
+
+
+def test_an_iterator_that_is_used_up_after_a_pass_is_told_from_data_without_a_batch() -> None:
+    once = TrainingBatches(iter([(X, Y)]), 5, 0, CPU)
+    next(once)
+    with pytest.raises(InvalidArgument, match=r"^train: must yield its batches anew at each pass"):
+        next(once)
+
+
+class Numbered(Stream):
+    """Notes which epochs it is told."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+
+def test_samplers_of_several_processes_and_streams_are_told_their_epoch() -> None:
+    data = TensorDataset(X, Y)
+    shards = [DistributedSampler(data, num_replicas=2, rank=rank, seed=3) for rank in (0, 1)]
+    orders = []
+    for seed in (0, 0, 1):
+        runs = [TrainingBatches(DataLoader(data, batch_size=5, sampler=shard), 5, seed, CPU) for shard in shards]
+        orders.append([[next(run)[1].tolist() for run in runs] for _ in range(2)])
+    assert all(sorted(first + second) == Y.tolist() for first, second in [*orders[0], *orders[2]])
+    assert orders[0] == orders[1] != orders[2], "the order is the run's, and every rank's"
+    assert orders[0][0] != orders[0][1], "and another in the next epoch"
+    stream = Numbered()
+    batches = TrainingBatches(DataLoader(stream, batch_size=None), 5, 7, CPU)
+    for _ in range(3):
+        next(batches)
+    assert stream.epochs == [7, 8]
 
 
 def test_tensors_of_different_lengths_are_refused() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from clr.errors import InvalidArgument
 from clr.training.first_step import FailedFirstStep, check_gradients, first_loss
@@ -59,6 +60,14 @@ def test_a_batch_of_another_structure_is_shown_with_what_the_model_takes() -> No
             of(batch)
 
 
+@pytest.mark.parametrize("pairs", [list(zip(X, Y, strict=True)), [(x, 2) for x in X], [(x, x[:1]) for x in X]])
+def test_examples_in_the_place_of_batches_are_found_out_unless_each_is_meant_to_be_one(pairs: list[Any]) -> None:
+    with pytest.raises(InvalidArgument, match=r"^train: must yield batches.* DataLoader\(train, batch_size"):
+        of(pairs[0], train=pairs)
+    assert of((X[0], Y[0]), train=DataLoader(pairs, batch_size=None)).requires_grad  # type: ignore[arg-type]
+    assert of((X[0], Y[0]), train=pairs, forward=lambda model, batch: (model(batch[0]), batch[1])).requires_grad
+
+
 def test_an_error_of_the_model_is_the_cause_and_no_tensor_is_printed() -> None:
     with pytest.raises(FailedFirstStep, match=r"float32\[12, 3\].*RuntimeError: mat1 and mat2") as failed:
         of((X[:, :3], Y))
@@ -72,6 +81,7 @@ def test_an_error_of_the_model_is_the_cause_and_no_tensor_is_printed() -> None:
         (lambda output, target: 1.0, "must return a scalar tensor, but got 1.0"),
         (lambda output, target: F.cross_entropy(output, target, reduction="none"), "the mean over the batch"),
         (lambda output, target: F.cross_entropy(output, target).detach(), "must depend on a parameter"),
+        (lambda output, target: (output * 1j).sum(), "must return a real number"),
     ],
 )
 def test_what_is_no_loss_is_refused(loss: Any, says: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from clr.errors import InvalidArgument
 from clr.training.network import own_network, own_optimizer
 from clr.training.random_states import random_states
+from clr.training.task import Task
 
 NET = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
 
@@ -127,6 +128,31 @@ def test_parameters_without_a_storage_or_a_shape_are_told_apart_too() -> None:
     assert copies
     own, _ = own_network(lambda: nn.LazyLinear(2))
     assert isinstance(own, nn.LazyLinear)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (lambda: nn.LazyLinear(2), "must know the shapes of its parameters"),
+        (lambda: nn.Linear(4, 2, device="meta"), "must have weights, but lies on the meta device"),
+    ],
+)
+def test_a_task_whose_network_has_no_weights_yet_is_refused(model: Callable[[], nn.Module], says: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"^model: {says}"):
+        Task(model=model, train=(torch.zeros(4, 4), torch.zeros(4))).make(torch.device("cpu"))
+
+
+class Closed(torch.optim.SGD):
+    def step(self, closure: Callable[[], float]) -> None:  # type: ignore[override]
+        """As sharpness-aware minimisation does: two passes a step."""
+
+
+def test_several_optimizers_and_one_that_wants_a_closure_are_refused_with_what_to_do() -> None:
+    net = fresh()
+    with pytest.raises(InvalidArgument, match=r"^optimizer: must be one optimizer; .*a command job"):
+        own_optimizer([torch.optim.SGD(net.parameters())] * 2, net, {})  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match=r"^optimizer: must step without a closure"):
+        own_optimizer(Closed(net.parameters()), net, {})
 
 
 def test_tied_weights_stay_tied_in_the_copy() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from clr.errors import InvalidArgument
@@ -22,6 +22,19 @@ def make(**changes: Any) -> Task:
 def test_accuracy_is_the_share_of_rows_whose_largest_output_is_at_the_target() -> None:
     output = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
     assert accuracy(output, torch.tensor([1, 0, 0, 0])).item() == 0.75
+
+
+@pytest.mark.parametrize(
+    ("output", "target"),
+    [
+        (torch.zeros(4, 1), torch.zeros(4, 1)),  # one output, as of a binary cross entropy
+        (torch.zeros(4, 3), torch.zeros(4, 3)),
+        (torch.zeros(4, 3), torch.zeros(4, 1, dtype=torch.long)),
+    ],
+)
+def test_targets_that_are_no_class_numbers_have_no_accuracy(output: Tensor, target: Tensor) -> None:
+    with pytest.raises(InvalidArgument, match=r"^metric: must be a function of your own"):
+        accuracy(output, target)
 
 
 def test_forward_gives_pairs_to_the_model_as_input_and_target() -> None:
@@ -149,6 +162,7 @@ def test_without_validation_data_a_run_is_scored_by_its_loss_whatever_the_metric
         ({"batch_size": 1.5}, "batch_size: must be a whole number, at least 1, but got 1.5"),
         ({"clip_norm": "1"}, "clip_norm: must be a number above 0, but got '1'"),
         ({"metric": "f1"}, "metric: must be .*'f1'"),
+        ({"direction": "maximize"}, 'direction: must be "minimize", or left out, where runs are judged by a loss'),
         ({"direction": "up"}, "direction: must be .*'up'"),
         ({"workers": -1}, "workers: must be a whole number, at least 0, but got -1"),
         ({"device": "gpu"}, "device: must be a torch device .*'gpu'"),
