@@ -263,6 +263,22 @@ class Proofs:
         above = self.proofs[self.at + 1 : self.at + 2]
         return self._fell(self.best) and any(self.start.level - proof.end < self.fall / 2 for proof in above)
 
+    def prudence(self, deviation: float) -> float:
+        """How far below the best rate, beside a cliff, an answer does best that errs by ``deviation``, a logarithm.
+
+        The ends, straight lines between the rates and level with the start beyond them, are averaged over such errors;
+        where that is lowest lies so much below the best. 0 without a cliff, or where no lower rate was proved.
+        """
+        if self.lowest_is_best or not self.below_cliff:
+            return 0.0
+        level, far = self.start.level, 2 * METHOD.proofs.step
+        x, ends = [proof.x for proof in self.proofs], [min(proof.end, level) for proof in self.proofs]
+        slope = min((ends[1] - ends[0]) / (x[1] - x[0]), 0.0)
+        x, ends = [x[0] - far, *x], [min(ends[0] - slope * far, level), *ends]
+        rates, errors = np.linspace(x[0], self.best.x, 200), np.linspace(-2.5, 2.5, 41)
+        expected = np.interp(rates[:, None] + deviation * errors, x, ends, right=level) @ np.exp(-(errors**2) / 2)
+        return self.best.x - float(rates[np.argmin(expected)])
+
     @property
     def middle(self) -> float:
         """Logarithm of the rate between the lowest and the highest."""

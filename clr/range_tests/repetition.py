@@ -235,9 +235,11 @@ class Evidence:
     def finding(self) -> Finding:
         """The rate for the whole training, its interval and what speaks against it."""
         best, step = self.best(), METHOD.proofs.step
-        x = min(best.x, self.limit)
+        likely = min(best.x, self.limit)
+        prudence = 0.0 if self.first is None else self.first.prudence(best.deviation)
+        x = min(likely, best.x - prudence)
         reach = math.hypot(METHOD.judgement.deviations * best.deviation, METHOD.judgement.measured)
-        low, high = x - reach, x + reach
+        low, high = min(x, likely - reach), likely + reach
         if self.first is not None:
             low -= step if self.first.lowest_is_best else 0
             high += step if self.first.highest_is_best else 0

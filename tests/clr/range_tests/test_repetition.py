@@ -328,6 +328,19 @@ def test_a_rate_above_a_cliff_says_nothing_of_how_low_the_best_is() -> None:
     assert cliff.vertex_with(0.01) == 0
 
 
+def test_beside_a_cliff_an_answer_keeps_further_away_the_more_it_errs() -> None:
+    cliff = proofs_at({-1: 0.6, 0: 0.5, 1: 0.99})
+    small, large = (cliff.prudence(deviation) for deviation in (0.2, 0.7))
+    assert 0 < small < large < METHOD.proofs.step
+    steeper_below = proofs_at({-1: 0.95, 0: 0.5, 1: 0.99})
+    assert steeper_below.prudence(0.7) < large, "a low rate costs as much there"
+
+
+@pytest.mark.parametrize("ends", [{-1: 0.6, 0: 0.5, 1: 0.6}, {0: 0.5, 1: 0.99, 2: 1.0}, {-1: 0.6, 0: 0.5}])
+def test_without_a_cliff_or_a_lower_rate_the_best_is_the_answer(ends: dict[float, float]) -> None:
+    assert proofs_at(ends).prudence(0.7) == 0
+
+
 def test_three_proofs_say_how_far_beyond_the_outermost_the_best_may_be() -> None:
     nearly_flat, steep = proofs_at({0: 0.9, 1: 0.52, 2: 0.5}), proofs_at({0: 0.9, 1: 0.7, 2: 0.5})
     assert METHOD.proofs.step < nearly_flat.vertex[0] < 2 * METHOD.proofs.step
