@@ -98,7 +98,7 @@ def test_a_short_training_is_advised_a_rate_within_a_factor_of_eight_of_the_edge
 
 def test_seeds_of_the_test_hardly_matter() -> None:
     rates = [conclusive(found(1000, seed).bounds)[1] for seed in range(6)]
-    assert max(rates) / min(rates) < 2
+    assert max(rates) / min(rates) < 3
 
 
 @pytest.mark.parametrize("steps", [200, 1000])
