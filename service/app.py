@@ -17,7 +17,7 @@ from service.access.guard import Guard, is_loopback
 from service.access.principal import Register
 from service.access.rights import OPEN
 from service.answer_headers import AnswerHeaders
-from service.external.job import expire_all
+from service.external.job import expire_all, settle_all
 from service.feed import Feed
 from service.metrics import Measure, Metrics
 from service.notices import deliver_all
@@ -75,11 +75,12 @@ class _Application(FastAPI):
 
 
 async def _keep_time(database: Database) -> None:
-    """End external jobs at their time limits: no worker has them."""
+    """End external jobs at their time limits, and show their studies: no worker has them."""
     while True:
         await anyio.sleep(KEEP_TIME_EVERY_S)
         try:
             await run_in_threadpool(expire_all, database)
+            await run_in_threadpool(settle_all, database)
         except SQLAlchemyError as error:
             log.warning("the database does not answer: %s", error)
 

@@ -1,10 +1,12 @@
 """An external job inside one transaction that holds its row: its session, how it goes on, and how it ends."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
+from optuna.exceptions import OptunaError
 from sqlalchemy.orm import Session as Transaction
 
 from clr.schedules.cycles import TrainingLength
@@ -18,6 +20,8 @@ from service.store.database import Database
 from service.store.errors import Conflict, NotFound
 from service.store.jobs import Lease
 from service.store.models import Job, RunRow
+
+log = logging.getLogger(__name__)
 
 HOLD_S = 60.0
 """How long one process may take to show a study: nobody else writes to it meanwhile."""
@@ -133,33 +137,46 @@ def settle(database: Database, job_id: str) -> None:
     """Show the job's study in Optuna's tables as our own say it is; of a deleted job, nothing.
 
     With no transaction open, since a study writes through connections of its own. Where another process is at it, it
-    is left to that one and to the next call.
+    is left to ``settle_all``.
     """
     try:
         _settle(database, job_id)
     except NotFound:  # also where it was deleted while its study was shown
         studies.delete(database.url, job_id)
+    except OptunaError as error:  # it stays unshown, and is shown later
+        log.warning("the study of job %s could not be shown: %s", job_id, error)
 
 
 def _settle(database: Database, job_id: str) -> None:
     with database.begin() as transaction:
         job = jobs.get(transaction, job_id)
-        if job.mode != "external" or job.iterations_per_epoch is None:
+        if job.mode != "external":
             return
+        unshown, finished = job.unshown, job.state in jobs.FINISHED
         lease = jobs.hold(transaction, Lease(job_id, job.fencing_token, "external"), lease_s=HOLD_S)
         if lease is None:
             return
-        session = sessions.rebuild(transaction, job, in_hands=True)
-        session.next()  # an order that nobody takes: its trial is not shown
+        session = None if job.iterations_per_epoch is None else sessions.rebuild(transaction, job, in_hands=True)
+        if session is not None:
+            session.next()  # an order that nobody takes: its trial is not shown
         taken = len(runs.of_stage(transaction, job_id, "search"))
-        finished = job.state in jobs.FINISHED
+    shown = 0
     try:
-        if session.study is not None:
+        if session is not None and session.study is not None:
             mirror = StudyMirror(studies.remembering(database.url, job_id), job_id, session.attributes)
             mirror.show(session.study, over=finished, trials=taken)
+        shown = unshown
     finally:
         with database.begin() as transaction:
-            jobs.let_go(transaction, lease)
+            jobs.let_go(transaction, lease, shown=shown)
+
+
+def settle_all(database: Database) -> None:
+    """Show what nobody has shown: its process was ended, or another was at the study just then."""
+    with database.read() as transaction:
+        behind = jobs.unshown(transaction)
+    for job_id in behind:
+        settle(database, job_id)
 
 
 def expire(database: Database, job_id: str) -> None:

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, case, func, literal_column, or_, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased, defer
@@ -31,7 +31,8 @@ LONGEST_LEASE_S = 900.0
 """A lease that ends later than any can was given when the database's clock was ahead: it holds no longer. Its owner, if
 alive, renews it by the present clock within a second."""
 
-ABANDONED = and_(Job.state == "running", or_(Job.lease_until < now_s(), Job.lease_until > now_s() + LONGEST_LEASE_S))
+RUN_OUT = or_(Job.lease_until < now_s(), Job.lease_until > now_s() + LONGEST_LEASE_S)
+ABANDONED = and_(Job.state == "running", RUN_OUT)
 
 
 _HELD = "clr_lease"
@@ -356,6 +357,7 @@ def attend(session: Session, job_id: str) -> tuple[Job, Lease]:
     job = _unfinished(session, job_id, "take reports")
     if job.mode != "external":
         raise Conflict(f"only an external job takes reports, but job {job_id} is {job.mode}: a worker trains it")
+    _write(session, job_id, unshown=Job.unshown + 1)
     if job.state == "queued":
         _write(session, job_id, state="running", owner="external", started_at=now())
         events.emit(session, job_id, "state", {"state": "running"})
@@ -363,8 +365,8 @@ def attend(session: Session, job_id: str) -> tuple[Job, Lease]:
 
 
 def hold(session: Session, lease: Lease, *, lease_s: float) -> Lease | None:
-    """The right to propose the next trial of an attended job, for ``lease_s`` seconds; None while another has it."""
-    free = (Job.id == lease.job_id, or_(Job.lease_until.is_(None), Job.lease_until < now_s()))
+    """The right to show the study of an external job, for ``lease_s`` seconds; None while another has it."""
+    free = (Job.id == lease.job_id, or_(Job.lease_until.is_(None), RUN_OUT))
     claim_id = new_id()
     mine = {"fencing_token": Job.fencing_token + 1, "claim_id": claim_id, "lease_until": now_s() + lease_s}
     if not changed(session, update(Job).where(*free).values(mine)):
@@ -373,10 +375,10 @@ def hold(session: Session, lease: Lease, *, lease_s: float) -> Lease | None:
     return Lease(lease.job_id, lease.fencing_token + 1, lease.owner, claim_id)
 
 
-def let_go(session: Session, lease: Lease) -> None:
-    """Give a hold back; one that has run out and is another's by now stays with the other."""
+def let_go(session: Session, lease: Lease, *, shown: int = 0) -> None:
+    """Give a hold back, with so many changes shown; one that has run out and is another's stays with the other."""
     held = (Job.id == lease.job_id, Job.fencing_token == lease.fencing_token, Job.claim_id == lease.claim_id)
-    if not changed(session, update(Job).where(*held).values(lease_until=None)):
+    if not changed(session, update(Job).where(*held).values(lease_until=None, unshown=Job.unshown - shown)):
         _existing(session.scalar(select(Job.id).where(Job.id == lease.job_id)), lease.job_id)
 
 
@@ -384,6 +386,12 @@ def attended(session: Session) -> list[Job]:
     """The external jobs that run, oldest first."""
     query = select(Job).where(Job.mode == "external", Job.state == "running").order_by(Job.id)
     return list(session.scalars(query.options(defer(Job.range_test, raiseload=True))))
+
+
+def unshown(session: Session, limit: int = 100) -> list[str]:
+    """External jobs whose study lacks something, and nobody is about to show it."""
+    query = select(Job.id).where(Job.unshown > literal_column("0"), or_(Job.lease_until.is_(None), RUN_OUT))
+    return list(session.scalars(query.order_by(Job.id).limit(limit)))
 
 
 def delete(session: Session, job_id: str) -> None:
@@ -396,7 +404,9 @@ def delete(session: Session, job_id: str) -> None:
 
 
 def _end(session: Session, job_id: str, state: str, **error: str) -> None:
-    _write(session, job_id, state=state, finished_at=now(), lease_until=None, under_way=None)
+    external = Job.mode == "external"  # somebody may be showing its study: who holds that lets go
+    held, unshown = case((external, Job.lease_until)), Job.unshown + case((external, 1), else_=0)
+    _write(session, job_id, state=state, finished_at=now(), lease_until=held, unshown=unshown, under_way=None)
     left = update(RunRow).where(RunRow.job_id == job_id, RunRow.state == "running")
     changed(session, left.values(state="failed", error=f"job {state} before the run ended", finished_at=now()))
     events.emit(session, job_id, "state", {"state": state, **error})

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Float, ForeignKey, ForeignKeyConstraint, Index, Integer, LargeBinary
+from sqlalchemy import BigInteger, Float, ForeignKey, ForeignKeyConstraint, Index, Integer, LargeBinary, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.store.clock import now
@@ -47,6 +47,7 @@ class Job(Base):
     fencing_token: Mapped[int] = mapped_column(default=0)
     claim_id: Mapped[str | None]  # of the present token; a database restored from a backup counts tokens again
     lease_until: Mapped[float | None] = mapped_column(Float(53))
+    unshown: Mapped[int] = mapped_column(BigInteger, default=0)  # an external job's changes that its study lacks
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     idempotency_digest: Mapped[str | None]
     submitted_by: Mapped[str | None]  # a token's name; null where there were no tokens
@@ -62,6 +63,7 @@ class Job(Base):
         Index(None, "task", "state", "id"),
         Index(None, "name", "state", "id"),
         Index(None, "submitted_by", "state"),
+        Index("ix_clr_jobs_unshown", "id", sqlite_where=text("unshown > 0"), postgresql_where=text("unshown > 0")),
     )
 
 

@@ -8,9 +8,12 @@ import httpx
 import numpy as np
 import optuna
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
 
 from clr.run import Run
 from clr.schedules.cycles import rate_of
+from clr.trials.study import StudyMirror
+from service.external.job import settle_all
 from service.store import jobs, runs, studies
 from service.store.database import Database
 from tests.clr.simulated import bowl
@@ -96,6 +99,33 @@ def test_a_study_has_no_trial_for_a_run_that_nobody_has_asked_for(client: httpx.
     assert len(study.trials) == 1, "the next is known to the service alone"
     assert client.post(f"/v1/jobs/{job}/cancel").status_code == 202
     assert len(study.trials) == 1
+
+
+@ON_SQLITE
+def test_a_study_that_nobody_could_show_is_shown_later(
+    client: httpx.Client, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(client, search={"trials": 2}, confirm=None)
+    while (run := ask(client, job).json())["stage"] != "search":
+        train(client, job, run)
+    with monkeypatch.context() as broken:
+        broken.setattr(StudyMirror, "show", raising(UpdateFinishedTrialError("another was faster")))
+        assert train(client, job, run).status_code == 200, "it is told, whatever becomes of the study"
+        assert train(client, job, ask(client, job).json()).status_code == 200
+    assert state(client, job) == "succeeded"
+    settle_all(database)
+    study = studies.find(database.url, job)
+    assert study is not None
+    assert [trial.state.is_finished() for trial in study.trials] == [True, True]
+    with database.read() as session:
+        assert jobs.unshown(session) == []
+
+
+def raising(error: Exception) -> Any:
+    def act(*_args: Any, **_more: Any) -> None:
+        raise error
+
+    return act
 
 
 @ON_SQLITE

@@ -395,6 +395,35 @@ def test_a_hold_that_has_run_out_is_not_given_back_in_the_place_of_the_next(data
         assert jobs.hold(session, present, lease_s=60) is not None
 
 
+def test_a_hold_outlives_the_job_and_what_was_told_meanwhile_is_still_to_be_shown(database: Database) -> None:
+    job_id = submit(database, mode="external")
+    with database.begin() as session:
+        _, attending = jobs.attend(session, job_id)
+        assert jobs.unshown(session) == [job_id]
+        hold = jobs.hold(session, attending, lease_s=60)
+        assert hold is not None
+        assert jobs.unshown(session) == [], "somebody shows it"
+    with database.begin() as session:
+        assert jobs.request_cancel(session, job_id).state == "cancelled"
+        assert jobs.hold(session, attending, lease_s=60) is None, "it is still being shown"
+        jobs.let_go(session, hold, shown=1)
+        assert jobs.unshown(session) == [job_id], "its end is not"
+        last = jobs.hold(session, hold, lease_s=60)
+        assert last is not None
+        jobs.let_go(session, last, shown=1)
+        assert jobs.unshown(session) == []
+
+
+@pytest.mark.parametrize("ahead_s", [-7200, 7200])
+def test_a_hold_whose_clock_has_jumped_is_taken_by_the_next(database: Database, ahead_s: float) -> None:
+    job_id = submit(database, mode="external")
+    with database.begin() as session:
+        _, attending = jobs.attend(session, job_id)
+        assert jobs.hold(session, attending, lease_s=60 + ahead_s) is not None
+        assert jobs.unshown(session) == [job_id]
+        assert jobs.hold(session, attending, lease_s=60) is not None
+
+
 def test_giving_back_the_hold_of_a_deleted_job_says_that_it_is_gone(database: Database) -> None:
     job_id = submit(database, mode="external")
     with database.begin() as session:
