@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 HOLD_S = 60.0
 """How long one process may take to show a study: nobody else writes to it meanwhile."""
 
+SKEW = timedelta(seconds=60)
+"""So far may the clocks of this machine and of the database, or of two replicas, lie apart."""
+
 RUN_S = 600.0
 """Seconds without a report after which a run is handed out again, where ``limits.run_seconds`` says no other."""
 
@@ -112,8 +115,12 @@ class ExternalJob:
         """Whether the trainer of a running run has given no report for too long, or said that it failed."""
         if row.run.get("lost"):
             return True
+        present = datetime.now(UTC)
         last = datetime.fromisoformat(row.run["reported_at"]) if "reported_at" in row.run else row.started_at
-        return datetime.now(UTC) - last > timedelta(seconds=self.spec.limits.run_seconds or RUN_S)
+        if last > present + SKEW:  # the clock was set back: it is silent from now on
+            note = row.run | {"reported_at": present.isoformat()}
+            runs.note(self.transaction, self.lease, stage=row.stage, number=row.number, run=note)
+        return present - last > timedelta(seconds=self.spec.limits.run_seconds or RUN_S)
 
     def running(self) -> list[RunRow]:
         """The runs that were handed out and have not ended."""

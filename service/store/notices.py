@@ -5,7 +5,7 @@ due -> delivered; due -> due again, later; due -> given up, after ``len(PAUSES_S
 
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import case, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.store.clock import now, now_s
@@ -18,6 +18,10 @@ PAUSES_S = (5.0, 30.0, 120.0, 600.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.
 
 HELD_S = 60.0
 """How long one process may be at an attempt before another takes it for dead."""
+
+_LONGEST_S = case({0: 1.0} | {n: max(HELD_S, pause) for n, pause in enumerate(PAUSES_S, 1)}, value=NoticeRow.attempts)
+DUE = or_(NoticeRow.due_at <= now_s(), NoticeRow.due_at > now_s() + _LONGEST_S)
+"""Also one that is due later than any attempt ever was: the clock was set back since."""
 
 
 def add(session: Session, job_id: str, kind: str) -> None:
@@ -42,14 +46,14 @@ def of_job(session: Session, job_id: str) -> list[NoticeRow]:
 
 def due(session: Session, limit: int) -> list[tuple[NoticeRow, str]]:
     """Notices that wait for nothing but an attempt, the longest due first, each with its address."""
-    query = select(NoticeRow, Job.spec).join(Job, Job.id == NoticeRow.job_id).where(NoticeRow.due_at <= now_s())
+    query = select(NoticeRow, Job.spec).join(Job, Job.id == NoticeRow.job_id).where(DUE)
     rows = session.execute(query.order_by(NoticeRow.due_at).limit(limit))
     return [(notice, spec["notify"]["url"]) for notice, spec in rows]
 
 
 def begin(session: Session, notice: NoticeRow) -> bool:
     """Take a notice for one attempt; whether nobody else has."""
-    same = (NoticeRow.id == notice.id, NoticeRow.attempts == notice.attempts, NoticeRow.due_at <= now_s())
+    same = (NoticeRow.id == notice.id, NoticeRow.attempts == notice.attempts, DUE)
     held = update(NoticeRow).where(*same).values(attempts=notice.attempts + 1, due_at=now_s() + HELD_S)
     return changed(session, held) == 1
 

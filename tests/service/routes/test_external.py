@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import httpx
@@ -243,6 +244,43 @@ def test_a_silent_trainers_run_is_handed_out_again_and_its_late_report_is_refuse
     late = client.post(f"{place(job, run)}/points", json={"points": points(run)[:3], "attempt": 1})
     assert late.status_code == 409
     assert "another trainer's hands" in late.json()["detail"]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_a_clock_that_jumps_costs_a_trainer_its_run_at_most_and_holds_none_up(
+    client: httpx.Client, database: Database, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    job = submit(client, search=None, range_test={"seeds": 1})
+    run = ask(client, job, "a").json()
+    path, told = f"{place(job, run)}/points", points(run)
+    assert client.post(path, json={"points": told[:3], "attempt": 1}).status_code == 200
+    clock = Clock(timedelta(hours=hours))
+    monkeypatch.setattr("service.external.job.datetime", clock)
+    again = ask(client, job, "b")
+    if hours > 0:  # nobody can tell it from a trainer that was silent for hours
+        assert again.json()["attempt"] == 2
+        assert client.post(path, json={"points": told[3:6], "attempt": 1}).status_code == 409
+    else:
+        assert (again.status_code, again.content) == (204, b"")
+        clock.ahead += timedelta(minutes=11)
+        again = ask(client, job, "c")
+        assert again.json()["attempt"] == 2, "a dead trainer's run is handed out when it is time"
+    assert train(client, job, again.json()).status_code == 200
+    finish(client, job)
+    assert state(client, job) == "succeeded"
+
+
+class Clock:
+    """In the place of ``datetime``: so far ahead of it."""
+
+    fromisoformat = datetime.fromisoformat
+
+    def __init__(self, ahead: timedelta) -> None:
+        self.ahead = ahead
+
+    def now(self, zone: tzinfo) -> datetime:
+        return datetime.now(zone) + self.ahead
 
 
 @ON_SQLITE

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from service.store import jobs
+from service.store import jobs, notices
 from service.store.clock import now_s
 from service.store.database import Database
 from service.store.errors import LeaseLost
-from service.store.models import Job
+from service.store.models import Job, NoticeRow
 from tests.service.store.test_jobs import claim, submit
 
 
@@ -50,6 +50,38 @@ def test_a_clock_set_back_never_makes_a_job_younger_than_its_start(database: Dat
     assert 0 <= age(database, job_id) < 60
     restored(database, job_id, started_at=datetime.now(UTC) + timedelta(hours=1))
     assert age(database, job_id) == 0
+
+
+def test_a_clock_set_forward_costs_a_job_its_worker_and_nothing_else(database: Database) -> None:
+    job_id = submit(database)
+    first = claim(database)
+    restored(database, job_id, lease_until=now_s() - 7200)
+    with database.begin() as session:
+        assert not jobs.renew(session, first, lease_s=60), "who renews in time keeps it"
+    restored(database, job_id, lease_until=now_s() - 7200)
+    second = claim(database, "another")
+    with database.begin() as session, pytest.raises(LeaseLost):
+        jobs.renew(session, first, lease_s=60)
+    with database.begin() as session:
+        jobs.succeed(session, second)
+    with database.read() as session:
+        assert jobs.get(session, job_id).state == "succeeded"
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+@pytest.mark.parametrize("attempts", [0, 1, 4])
+def test_a_notice_is_told_whatever_the_clock_does(database: Database, hours: float, attempts: int) -> None:
+    submit(database, spec={"notify": {"url": "https://example.org"}})
+    lease = claim(database)
+    with database.begin() as session:
+        jobs.succeed(session, lease)
+        waits = (0.0, *notices.PAUSES_S)[attempts]
+        moved = {"attempts": attempts, "due_at": now_s() + waits - 3600 * hours}
+        session.execute(update(NoticeRow).values(**moved))
+    with database.begin() as session:
+        ((notice, _),) = notices.due(session, 10)
+        assert notices.begin(session, notice)
+        assert notices.due(session, 10) == [], "it is held"
 
 
 def age(database: Database, job_id: str) -> float:
