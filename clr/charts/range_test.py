@@ -63,7 +63,7 @@ def _panel(document: Document, ramps: list[Document], field: str, title: str, lo
     x = alt.X(
         "lr:Q",
         scale=alt.Scale(type="log", nice=False, domain=_rates(document, rows)),
-        axis=alt.Axis(title="learning rate", format="~g", grid=False),
+        axis=alt.Axis(title="learning rate", format="~g", grid=False, labelSeparation=4),
     )
     y = alt.Y("value:Q", scale=alt.Scale(domain=[low, high], nice=False), axis=alt.Axis(title=title))
     layers: list[alt.Chart] = [

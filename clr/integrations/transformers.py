@@ -53,6 +53,12 @@ def lr_bounds(trainer: Trainer, *, epochs: float | None = None, seeds: int = 3, 
     """
     if epochs is not None:
         TrainingLength(epochs, 1)  # its rule
+    if not isinstance(trainer, Trainer):
+        raise InvalidArgument("trainer", "must be a transformers.Trainer", trainer)
+    if trainer.train_dataset is None:
+        raise InvalidArgument("trainer", "must have a train_dataset", trainer.train_dataset)
+    if not any(parameter.requires_grad for parameter in trainer.model.parameters()):
+        raise InvalidArgument("trainer", "must have a model with a parameter that requires a gradient", trainer.model)
     test = _Test(trainer, epochs)
     with test.left_as_it_was():
         test.curve_of(ONE_STEP)

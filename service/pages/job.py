@@ -65,6 +65,7 @@ def page(
         better=better_alternatives(document or {}),
         snippet=Recommendation.from_dict(document).to_python() if document else None,
         pictures=_pictures(job, found, tally),
+        shapes=len({(one["ratio"], one["stepsize_multiplier"]) for one in sampled if one.get("ratio")}),
         scatter=scatter(sampled, job.direction, job.metric or "value"),
         formats=FORMATS,
         trials=trials,

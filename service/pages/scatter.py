@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WIDTH, HEIGHT = 640, 250
-LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 44
 TICKS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), (1.0, 2.0, 5.0), (1.0,))
 """Of a decade: the first of these that are not too many."""
 
-MOST_TICKS = 9
+MOST_TICKS = 7
+"""Labels of rates that a telephone's width has room for."""
 
 TOLD = ("name", "policy", "base_lr", "max_lr", "ratio", "stepsize_multiplier", "rise")
 WORST = 10
@@ -19,7 +18,10 @@ WORST = 10
 
 @dataclass(frozen=True)
 class Dot:
-    """A trial: where it is drawn, whether it is the best or a baseline, and all that is known of it in words."""
+    """A trial: where it is drawn, whether it is the best or a baseline, and all that is known of it in words.
+
+    Places are in per cent of the picture, from left and top: it is as wide as the screen, its words stay as large.
+    """
 
     x: float
     y: float
@@ -29,7 +31,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Dots and the marks of the axes, in the picture's own units."""
+    """Dots and the marks of the axes: places in per cent, and labels."""
 
     dots: list[Dot]
     rates: list[tuple[float, str]]
@@ -49,15 +51,15 @@ def scatter(trials: Sequence[Mapping[str, Any]], direction: str | None, metric: 
     rates = _widened(min(logs), max(logs), 0.04)
 
     def x(rate: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * _share(math.log10(rate), rates)
+        return round(100 * _share(math.log10(rate), rates), 2)
 
     def y(value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(1.0, max(0.0, _share(value, values))))
+        return round(100 * (1 - min(1.0, max(0.0, _share(value, values)))), 2)
 
     dots = [
         Dot(
-            round(x(trial["max_lr"]), 1),
-            round(y(trial["value"]), 1),
+            x(trial["max_lr"]),
+            y(trial["value"]),
             "best" if trial is best else "baseline" if "baseline" in trial else "",
             _told(trial, metric),
         )

@@ -194,6 +194,19 @@ def test_two_processes_find_the_same_and_step_the_schedule_once_an_update(tmp_pa
     assert first["rates"][first["up"]] == pytest.approx(first["max_lr"])
 
 
+def test_what_cannot_be_trained_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"trainer: must be a transformers\.Trainer"):
+        lr_bounds(torch.nn.Linear(2, 2))
+    without = make(tmp_path)
+    without.train_dataset = None
+    with pytest.raises(InvalidArgument, match=r"trainer: must have a train_dataset"):
+        lr_bounds(without)
+    frozen = make(tmp_path)
+    frozen.model.requires_grad_(False)
+    with pytest.raises(InvalidArgument, match=r"trainer: must have a model with a parameter that requires a gradient"):
+        lr_bounds(frozen)
+
+
 def test_an_inconclusive_recommendation_leaves_the_trainer_its_own_schedule(tmp_path: Path) -> None:
     trainer = make(tmp_path)
     fields = (

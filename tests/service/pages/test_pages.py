@@ -56,6 +56,7 @@ def whole(worker: Any, submit: Submit, recommendation: dict[str, Any]) -> str:
     worker.write(jobs.set_range_test, document={"bounds": BOUNDS, "smoothed": {"lr": [0.001, 0.01], "loss": [2, 1]}})
     for number in range(30):
         schedule = {"policy": HOSTILE, "base_lr": 0.001, "max_lr": 0.006, "ratio": 6.0, "stepsize_multiplier": 5.0}
+        schedule |= {"ratio": 3.0} if number == 0 else {}
         worker.run("search", number, [point(20)], value=number / 30, params=schedule)
     worker.recommend(recommendation | {"job_id": job_id, "warnings": [HOSTILE], "evidence": EVIDENCE})
     worker.end("fail", error=HOSTILE)
