@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,9 @@ from clr.extras import require
 from clr.tuning.recommendation import Recommendation
 
 PICTURE = "schedule.png"
+
+PACKAGES = {"mlflow": "mlflow", "wandb": "wandb", "tensorboard": "tensorboardX"}
+"""What each tracker is written by."""
 
 
 class TrackedTrial(Protocol):
@@ -85,15 +89,27 @@ def track(found: "TrackedJob | Recommendation", to: str, name: str = "clr") -> N
         InvalidArgument: ``to`` names no tracker or no place.
         MissingExtra: the tracker is not installed.
     """
+    kind, place = check(to)
+    _WRITERS[kind](_of_recommendation(found, name) if isinstance(found, Recommendation) else _of_job(found), place)
+
+
+def check(to: str, field: str = "to") -> tuple[str, str]:
+    """A tracker and its place, where both are there to be written to.
+
+    Args:
+        to: as for ``track``.
+        field: what an error calls it.
+
+    Raises:
+        InvalidArgument: ``to`` names no tracker or no place.
+        MissingExtra: the tracker is not installed.
+    """
     kind, _, place = to.partition(":")
     if kind not in _WRITERS or not place:
-        raise InvalidArgument("to", "must be mlflow:URI, wandb:FOLDER or tensorboard:FOLDER", to)
-    write = _WRITERS[kind]
-    try:
-        write(_of_recommendation(found, name) if isinstance(found, Recommendation) else _of_job(found), place)
-    except ModuleNotFoundError:
+        raise InvalidArgument(field, "must be mlflow:URI, wandb:FOLDER or tensorboard:FOLDER", to)
+    if find_spec(PACKAGES[kind]) is None:
         require("tracking")
-        raise
+    return kind, place
 
 
 def _of_recommendation(found: Recommendation, name: str) -> _Record:

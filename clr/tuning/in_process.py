@@ -1,8 +1,10 @@
 """The session in this process: ``clr.range_test``, ``clr.search``, ``clr.recommend``."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from clr.training.data import Batch, Data
     from clr.training.task import Precision, Task
     from clr.tuning.progress import Progress
+
+log = logging.getLogger(__name__)
 
 OWN = {"model", "optimizer", "train"}
 """What the caller's own task must be made of; a model may compute its loss itself."""
@@ -237,6 +241,7 @@ def recommend(
     rise: Pair = (0.05, 0.5),
     policies: Sequence[CyclicPolicy] = ("triangular",),
     save: str | Path | None = None,
+    track: str | None = None,
     progress: "Progress | bool | None" = None,
     model: "nn.Module | None" = None,
     optimizer: "Optimizer | None" = None,
@@ -270,6 +275,8 @@ def recommend(
         seed: everything random is made from it.
         ratio, stepsize_multiplier, rise, policies: what is searched, as in a job spec.
         save: an SQLite file: runs that are in it are not trained again, so that a call that was broken off goes on.
+        track: a tracker that is to have what was found, ``mlflow:URI``, ``wandb:FOLDER`` or ``tensorboard:FOLDER``; one
+            that cannot be written to at the end costs a logged warning and nothing else.
         progress: called with the session as it goes on; None: a bar where there is a terminal or a notebook; False:
             none.
         model, optimizer, train, val, loss, metric, direction, groups, forward, batch_size, accumulate, clip_norm,
@@ -288,12 +295,21 @@ def recommend(
     compared = {"seeds": seeds, "baselines": None if baselines is None else list(baselines)}
     search_spec = {"trials": trials, **ranges}
     spec = checked(JobSpec, task="own", epochs=epochs, budget=budget, seed=seed, search=search_spec, confirm=compared)
+    # by its name: what integrates with others is built upon recommendations
+    tracking = None if track is None else import_module("clr.integrations.tracking")
+    if tracking is not None:
+        tracking.check(track, "track")
     with _taken(task, given) as task:
         if save is not None and model is not None:
             _check_alone(model, save)
         session = drive(task, Session(spec, training_of(task, epochs)), save=save, progress=progress)
     found = session.recommendation
     assert found is not None
+    if tracking is not None:
+        try:
+            tracking.track(found, track)
+        except Exception as error:  # whatever a tracker raises, the trainings are worth more
+            log.warning("not written to %s: %s", track, error)
     return found
 
 

@@ -247,6 +247,19 @@ def test_digits_are_recommended_bounds_with_evidence(digits: Task) -> None:
     assert Recommendation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the tracker's own making
+def test_what_was_found_is_written_to_the_tracker_that_is_named(
+    digits: Task, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InvalidArgument, match=r"track: must be mlflow:URI, .* but got 'mlflow'"):
+        clr.recommend(digits, epochs=8, budget=2, track="mlflow")
+    found = clr.recommend(digits, epochs=8, budget=2, track=f"tensorboard:{tmp_path}/logs")
+    assert list((tmp_path / "logs" / "clr" / "recommendation").glob("events.*"))
+    (tmp_path / "file").touch()
+    again = clr.recommend(digits, epochs=8, budget=2, track=f"tensorboard:{tmp_path}/file")
+    assert (again.max_lr, "not written to tensorboard" in caplog.text) == (found.max_lr, True)
+
+
 def test_a_task_that_cannot_be_learnt_is_recommended_nothing() -> None:
     found = clr.recommend(unlearnable(), epochs=20, trials=1, seeds=2)
     assert (found.source, found.confidence, found.max_lr) == ("range_test", "inconclusive", None)
