@@ -236,7 +236,7 @@ class Evidence:
         """The rate for the whole training, its interval and what speaks against it."""
         best, step = self.best(), METHOD.proofs.step
         likely = min(best.x, self.limit)
-        prudence = 0.0 if self.first is None else self.first.prudence(best.deviation)
+        prudence = self.first.prudence(best.deviation) if self.first is not None and self.second is None else 0.0
         x = min(likely, best.x - prudence)
         reach = math.hypot(METHOD.judgement.deviations * best.deviation, METHOD.judgement.measured)
         low, high = min(x, likely - reach), likely + reach
