@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo serve test test-long lint audit sbom lock docs clean
+.PHONY: help setup demo serve test test-long fuzz lint audit sbom lock docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make serve   start a service on this machine: API, worker, Ray, SQLite"
 	@echo "make test    everything that CI runs"
 	@echo "make test-long  tests that take minutes and a storm of faults on both databases, about half an hour"
+	@echo "make fuzz    a fuzzer against every route of the API, as each role, about ten minutes"
 	@echo "make lint    format, lint, types, import rules and the compose file alone"
 	@echo "make audit   known vulnerabilities of what is installed, where their list can be reached"
 	@echo "make sbom    what is installed as CycloneDX, in build/sbom.json"
@@ -70,6 +71,10 @@ test-long: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m long
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.storm --minutes 5 --seed 1 --database sqlite
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.storm --minutes 5 --seed 1 --database postgresql
+
+# All phases of schemathesis, sequences of calls among them, as nobody and as the holder of a token of each role.
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m long tests/service/test_openapi.py --fuzz 20
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

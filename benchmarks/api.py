@@ -1,6 +1,7 @@
 """The API beside a bare FastAPI with one SQLAlchemy statement a request, and its reads beside 1,000,000 stored jobs.
 
     python -m benchmarks.api                    # rates on SQLite and PostgreSQL: POST a job, GET a recommendation
+    python -m benchmarks.api --followers 200    # p99 of listing jobs while so many follow one of 10,000 trials
     python -m benchmarks.api --jobs 1000000     # p99 of listing and reading with 1,000 and with so many jobs stored
 
 Each server is one uvicorn process with the same settings over a database of the same kind; the client is a bare asyncio
@@ -34,10 +35,10 @@ from clr.range_tests.bounds import Bounds
 from clr.spec import JobSpec
 from clr.tasks import describe_task
 from clr.tuning.recommendation import Recommendation, SpentCost
-from service.store import workers
+from service.store import jobs, workers
 from service.store.clock import now
 from service.store.database import Database, connect, database_url, migrate
-from service.store.models import Job, RecommendationRow
+from service.store.models import Job, RecommendationRow, RunRow
 
 BODY = json.dumps({"task": "digits", "epochs": 20, "search": {"trials": 20}}).encode()
 SPEC = JobSpec.model_validate_json(BODY).model_dump(mode="json")
@@ -48,6 +49,7 @@ STORED = 1_000
 AT_ONCE = 8
 HEX = {"sqlite": "printf('%032x', i)", "postgresql": "lpad(to_hex(i), 32, '0')"}
 KINDS = ("sqlite", "postgresql")
+TRIALS = 10_000
 
 
 class Server:
@@ -229,7 +231,7 @@ def rates(number: int, rounds: int) -> Iterator[list[str]]:
                     ]
 
 
-def depths(jobs: int, number: int, rounds: int) -> Iterator[list[str]]:
+def depths(stored_jobs: int, number: int, rounds: int) -> Iterator[list[str]]:
     """p99 of reads with few and with many jobs stored."""
     draw = Random(0)
 
@@ -244,12 +246,12 @@ def depths(jobs: int, number: int, rounds: int) -> Iterator[list[str]]:
         "GET .../recommendation": lambda stored: f"/v1/jobs/{random_id(stored)}/recommendation",
         "GET /v1/recommendations?task=": lambda _: "/v1/recommendations?task=digits",
     }
-    with databases(jobs) as made:
+    with databases(stored_jobs) as made:
         for kind in KINDS:
-            few, many = made(kind, STORED), made(kind, jobs)
+            few, many = made(kind, STORED), made(kind, stored_jobs)
             with servers(few=("ours", few), many=("ours", many)) as running:
                 for name, path in reads.items():
-                    requests = {"few": lambda: get(path(STORED)), "many": lambda: get(path(jobs))}  # noqa: B023
+                    requests = {"few": lambda: get(path(STORED)), "many": lambda: get(path(stored_jobs))}  # noqa: B023
                     found = asyncio.run(turns(running, requests, number, rounds, 1))
                     p99 = {size: [1e3 * quantiles(row[0], n=100)[-1] for row in rows] for size, rows in found.items()}
                     ratio = median(many / few for few, many in zip(p99["few"], p99["many"], strict=True))
@@ -263,14 +265,70 @@ def depths(jobs: int, number: int, rounds: int) -> Iterator[list[str]]:
                     ]
 
 
+def followed(followers: int, number: int, rounds: int) -> Iterator[list[str]]:
+    """Seconds of listing jobs while so many follow one of 10,000 trials, which tells something ten times a second."""
+    with databases(STORED) as made:
+        for kind in KINDS:
+            url = made(kind)
+            database = Database(url)
+            with database.begin() as session:
+                jobs.submit(session, spec=SPEC, name="followed", task="digits")
+                claimed = jobs.claim(session, owner="bench", lease_s=900)
+                assert claimed is not None
+                lease = claimed[1]
+                row = {"job_id": lease.job_id, "stage": "search", "params": {}, "run": {}, "state": "complete"}
+                session.execute(insert(RunRow), [row | {"number": trial} for trial in range(TRIALS)])
+            with servers(ours=("ours", url)) as running:
+                for following in (0, followers):
+                    rows, told = asyncio.run(_listing(running["ours"], database, lease, following, number, rounds))
+                    took = [quantiles(row, n=100) for row in rows]
+                    p99 = sorted(1e3 * row[-1] for row in took)
+                    half = f"{1e3 * median(row[49] for row in took):.1f}"
+                    yield [kind, str(following), half, f"{median(p99):.1f}", f"{p99[-1]:.1f}", f"{told}"]
+            database.dispose()
+
+
+async def _listing(
+    server: Server, database: Database, lease: jobs.Lease, followers: int, number: int, rounds: int
+) -> tuple[list[list[float]], int]:
+    told = 0
+
+    async def follow() -> None:
+        nonlocal told
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(get(f"/v1/jobs/{lease.job_id}/events"))
+        async for line in reader:
+            told += line.startswith(b"id: ")
+
+    def tell() -> None:
+        with database.begin() as session:
+            jobs.progress(session, lease, stage="search", progress=0.5, steps=1)
+
+    async def go_on() -> None:
+        while True:
+            await asyncio.to_thread(tell)
+            await asyncio.sleep(0.1)
+
+    beside = [asyncio.create_task(one) for one in (go_on(), *(follow() for _ in range(followers)))]
+    found = [await server.send([get("/v1/jobs")] * number, 1) for _ in range(rounds + 1)]
+    for one in beside:
+        one.cancel()
+    await asyncio.gather(*beside, return_exceptions=True)
+    return found[1:], told
+
+
 def main() -> None:
     """Measure, and print a table and the machine's load."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, help="measure reads with so many jobs stored, in place of the rates")
+    parser.add_argument("--followers", type=int, help="list jobs while so many follow the events of one")
     parser.add_argument("--requests", type=int, default=400, help="of each server and round")
     parser.add_argument("--rounds", type=int, default=15)
     chosen = parser.parse_args()
-    if chosen.jobs is None:
+    if chosen.followers is not None:
+        head = ["database", "followers", "median ms", "p99 ms", "worst round's", "events told"]
+        rows = followed(chosen.followers, chosen.requests, chosen.rounds)
+    elif chosen.jobs is None:
         head = ["call", "database", "ours a second", "bare a second", "ours / bare", "middle half of rounds", "CPU"]
         rows = rates(chosen.requests, chosen.rounds)
     else:

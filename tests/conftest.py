@@ -119,6 +119,10 @@ def _hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz", default=1, help="how many times as many examples the fuzzer of the API tries")
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Server]:
     """PostgreSQL from its wheel, listening on a socket alone."""

@@ -29,15 +29,16 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
-def fuzz(url: str, app: FastAPI, tmp_path: Path) -> Callable[..., None]:
+def fuzz(url: str, app: FastAPI, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Runs schemathesis with all its checks against the API; it must find nothing."""
-    command = Path(sys.executable).with_name("schemathesis")
+    command, times = Path(sys.executable).with_name("schemathesis"), int(request.config.getoption("--fuzz"))
 
-    def run(*options: str, config: str = "") -> None:
+    def run(*options: str, examples: int, config: str = "") -> None:
         (tmp_path / "schemathesis.toml").write_text(CONFIG + config)
         (tmp_path / "openapi.json").write_text(json.dumps(app.openapi()))  # whoever has no token is not given it
         arguments = ["--config-file", "schemathesis.toml", "run", "openapi.json", "--url", url, "--seed", "7", *options]
-        done = subprocess.run([command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+        arguments += ["--max-examples", str(times * examples)]
+        done = subprocess.run([command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=200 * times)
         assert done.returncode == 0, done.stdout
 
     return run
@@ -57,26 +58,26 @@ def finished(worker: Any, submit: Callable[..., dict[str, Any]], recommendation:
 
 
 def test_a_fuzzer_finds_nothing(fuzz: Callable[..., None], worker: Any) -> None:
-    fuzz("--phases=examples,coverage,fuzzing", "--max-examples=15", LASTING)
+    fuzz("--phases=examples,coverage,fuzzing", LASTING, examples=15)
 
 
 def test_a_fuzzer_finds_nothing_about_a_job_with_results(fuzz: Callable[..., None], finished: str) -> None:
     parameters = f'[parameters]\n"path.job_id" = "{finished}"\n'
     fuzz(
         "--phases=coverage,fuzzing",
-        "--max-examples=5",
         "--include-path-regex=job_id",
         "--exclude-method=DELETE",
+        examples=5,
         config=parameters,
     )
 
 
 def test_a_fuzzer_finds_nothing_in_sequences_of_calls(fuzz: Callable[..., None], worker: Any) -> None:
-    fuzz("--phases=stateful", "--max-examples=8", LASTING)
+    fuzz("--phases=stateful", LASTING, examples=8)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("role", ["anonymous", "read", "submit", "admin"])
 def test_a_fuzzer_finds_nothing_whatever_its_role(
     role: str, fuzz: Callable[..., None], database: Database, worker: Any
@@ -85,7 +86,7 @@ def test_a_fuzzer_finds_nothing_whatever_its_role(
     with database.begin() as session:
         made = {name: tokens.create(session, name, name) for name in ("read", "submit", "admin")}
     holder = [] if role == "anonymous" else ["--header", f"Authorization: Bearer {made[role]}"]
-    fuzz("--phases=examples,coverage,fuzzing,stateful", "--max-examples=2", *holder, LASTING)
+    fuzz("--phases=examples,coverage,fuzzing,stateful", *holder, LASTING, examples=2)
 
 
 def test_every_route_is_described_with_its_problems(app: FastAPI) -> None:
@@ -111,7 +112,7 @@ def test_a_fuzzer_finds_nothing_about_an_external_job(fuzz: Callable[..., None],
     parameters = "[parameters]\n" + "".join(f'"path.{name}" = {json.dumps(value)}\n' for name, value in named.items())
     fuzz(
         "--phases=examples,coverage,fuzzing",
-        "--max-examples=5",
         "--include-path-regex=runs|trials|range-test$",
+        examples=5,
         config=parameters,
     )
