@@ -50,6 +50,7 @@ AT_ONCE = 8
 HEX = {"sqlite": "printf('%032x', i)", "postgresql": "lpad(to_hex(i), 32, '0')"}
 KINDS = ("sqlite", "postgresql")
 TRIALS = 10_000
+TELL_EVERY_S = 0.5
 
 
 class Server:
@@ -266,7 +267,7 @@ def depths(stored_jobs: int, number: int, rounds: int) -> Iterator[list[str]]:
 
 
 def followed(followers: int, number: int, rounds: int) -> Iterator[list[str]]:
-    """Seconds of listing jobs while so many follow one of 10,000 trials, which tells something ten times a second."""
+    """Milliseconds of listing jobs while so many follow one of 10,000 trials that tells as often as a worker does."""
     with databases(STORED) as made:
         for kind in KINDS:
             url = made(kind)
@@ -307,7 +308,7 @@ async def _listing(
     async def go_on() -> None:
         while True:
             await asyncio.to_thread(tell)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(TELL_EVERY_S)
 
     beside = [asyncio.create_task(one) for one in (go_on(), *(follow() for _ in range(followers)))]
     found = [await server.send([get("/v1/jobs")] * number, 1) for _ in range(rounds + 1)]

@@ -27,7 +27,9 @@ LookOfPicture = Annotated[Any, Depends(_look)]
 Version = Annotated[
     str | None,
     Query(
-        max_length=64, pattern=r"^[\w.-]*$", description="not read; a picture asked for with it may be kept for good"
+        max_length=64,
+        pattern=r"^[A-Za-z0-9_.-]*$",
+        description="not read; a picture asked for with it may be kept for good",
     ),
 ]
 

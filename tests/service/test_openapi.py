@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,6 +88,13 @@ def test_a_fuzzer_finds_nothing_whatever_its_role(
         made = {name: tokens.create(session, name, name) for name in ("read", "submit", "admin")}
     holder = [] if role == "anonymous" else ["--header", f"Authorization: Bearer {made[role]}"]
     fuzz("--phases=examples,coverage,fuzzing,stateful", *holder, LASTING, examples=2)
+
+
+def test_no_pattern_means_another_thing_to_the_service_than_to_json_schema(app: FastAPI) -> None:
+    """Classes such as \\w hold all of Unicode's letters here, and ASCII alone there."""
+    patterns = re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', json.dumps(app.openapi()))
+    assert patterns
+    assert [pattern for pattern in map(json.loads, patterns) if re.search(r"\\[wdsb]", pattern)] == []
 
 
 def test_every_route_is_described_with_its_problems(app: FastAPI) -> None:
