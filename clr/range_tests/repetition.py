@@ -260,6 +260,15 @@ class Evidence:
         if self.first is None:
             return "low", ["read from ramps alone, before any short cycle was trained"]
         doubts = list(self._doubts(best))
+        if not self.broke and self.first.highest_is_best and self.ends.highest == math.inf:
+            return "inconclusive", [
+                *doubts,
+                "the higher the rate the lower the loss, without end: is it bounded below?",
+            ]
+        proofs = [pair for one in (self.first, self.second) if one is not None for pair in one.runs]
+        if all(curve.diverged for _, curve in proofs):
+            lowest = min(run.max_lr for run, _ in proofs)
+            doubts.insert(0, f"every short cycle diverged, at {lowest:.3g} too: are all values in the data finite?")
         if not self.learnt:
             return "inconclusive", [
                 *doubts,

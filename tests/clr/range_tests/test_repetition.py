@@ -380,3 +380,28 @@ def test_where_the_optimizers_rates_fade_a_longer_training_gets_a_higher_one() -
     assert found["SGD"].max_lr == found[None].max_lr
     higher = (found["Adagrad"].max_lr or 0) / (found["SGD"].max_lr or 1)
     assert 2 < higher < math.sqrt(10 / METHOD.proofs.share)
+
+
+def test_a_loss_without_a_floor_is_inconclusive_unless_the_caller_names_a_highest_rate() -> None:
+    def bottomless(run: Run) -> Curve:
+        rates = rates_of(run)
+        return Curve(rates, [float(-fallen) for fallen in np.cumsum(rates)])
+
+    finding = find(bottomless)
+    assert (finding.max_lr, finding.confidence) == (None, "inconclusive")
+    assert any("without end: is it bounded below?" in doubt for doubt in finding.doubts)
+    assert find(bottomless, highest=3.0).max_lr == pytest.approx(3.0, rel=0.6)
+
+
+def test_where_every_short_cycle_diverges_the_data_are_asked_after() -> None:
+    simulate = bowl()
+
+    def poisoned(run: Run) -> Curve:
+        curve = simulate(run)
+        at = min(len(curve.loss), 14)  # of an epoch's batches one holds a value that is not finite
+        return Curve(curve.lr[: at + 1], [*curve.loss[:at], math.nan], diverged=True)
+
+    finding = find(poisoned)
+    assert finding.confidence == "inconclusive"
+    assert finding.doubts[0].startswith("every short cycle diverged, at")
+    assert finding.doubts[0].endswith("too: are all values in the data finite?")
