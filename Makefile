@@ -13,7 +13,7 @@ help:
 	@echo "make serve   start a service on this machine: API, worker, Ray, SQLite"
 	@echo "make test    everything that CI runs"
 	@echo "make test-long  tests that take minutes and a storm of faults on both databases, about half an hour"
-	@echo "make fuzz    a fuzzer against every route of the API, as each role, about ten minutes"
+	@echo "make fuzz    a fuzzer against every route of the API, as each role, for minutes"
 	@echo "make lint    format, lint, types, import rules and the compose file alone"
 	@echo "make audit   known vulnerabilities of what is installed, where their list can be reached"
 	@echo "make sbom    what is installed as CycloneDX, in build/sbom.json"
@@ -74,7 +74,7 @@ test-long: $(STAMP)
 
 # All phases of schemathesis, sequences of calls among them, as nobody and as the holder of a token of each role.
 fuzz: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m long tests/service/test_openapi.py --fuzz 20
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m long tests/service/test_openapi.py --fuzz 100
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
