@@ -19,6 +19,9 @@ from slipcover.importer import SlipcoverLoader
 FLOORS = {"clr": 90, "service": 90, "worker": 60}
 """Per cent of each package's lines."""
 
+ELSEWHERE = {"worker.remote"}
+"""Ray's processes run it: they are sent its functions themselves, and probes do not travel."""
+
 PROBES = Slipcover(source=list(FLOORS))
 
 
@@ -27,7 +30,7 @@ class _Finder:
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name.partition(".")[0] not in FLOORS:
+        if name.partition(".")[0] not in FLOORS or name in ELSEWHERE:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None and spec.origin is not None:

@@ -68,7 +68,7 @@ class Study:
         self.space, self.direction, self.bounds = space, direction, bounds
         if not space.cycles:
             rule = f"must hold {space.length.epochs:g} epochs / (2 k) for some whole number of cycles k"
-            raise InvalidArgument("search.stepsize_multiplier", rule)
+            raise InvalidArgument("search.stepsize_multiplier", rule, list(space.multipliers))
         self.earlier = [{name: one[name] for name in EARLIER} for one in earlier if one["policy"] in space.policies]
         low, high = bounds.interval["max_lr"]
         rates = [low, high, bounds.max_lr / MARGIN, bounds.max_lr * MARGIN, *(one["max_lr"] for one in self.earlier)]
