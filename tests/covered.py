@@ -16,11 +16,14 @@ import pytest
 from slipcover import Slipcover, merge_coverage
 from slipcover.importer import SlipcoverLoader
 
-FLOORS = {"clr": 90, "service": 90, "worker": 60}
-"""Per cent of each package's lines."""
+FLOORS = {"clr": 94, "service": 95, "worker": 74}
+"""Per cent of each package's lines, one or two below what was measured: what depends on timing may run or not."""
 
 ELSEWHERE = {"worker.remote"}
 """Ray's processes run it: they are sent its functions themselves, and probes do not travel."""
+
+MOST_MISSED = 8
+"""Files that are named at the end."""
 
 PROBES = Slipcover(source=list(FLOORS))
 
@@ -63,6 +66,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         missed[package] += len(lines["missing_lines"])
     shares = {package: 100 * run[package] / (run[package] + missed[package] or 1) for package in FLOORS}
     print("\nlines run:", ", ".join(f"{package} {share:.1f} %" for package, share in shares.items()))
+    worst = sorted(mine["files"].items(), key=lambda one: -len(one[1]["missing_lines"]))[:MOST_MISSED]
+    print("most missed:", ", ".join(f"{file} {len(lines['missing_lines'])}" for file, lines in worst))
     below = [package for package, share in shares.items() if share < FLOORS[package]]
     if below and session.exitstatus == pytest.ExitCode.OK:
         print("coverage: below its floor:", ", ".join(f"{package} ({FLOORS[package]} %)" for package in below))
