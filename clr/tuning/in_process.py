@@ -295,22 +295,31 @@ def recommend(
     compared = {"seeds": seeds, "baselines": None if baselines is None else list(baselines)}
     search_spec = {"trials": trials, **ranges}
     spec = checked(JobSpec, task="own", epochs=epochs, budget=budget, seed=seed, search=search_spec, confirm=compared)
-    # by its name: what integrates with others is built upon recommendations
-    tracking = None if track is None else import_module("clr.integrations.tracking")
-    if tracking is not None:
-        tracking.check(track, "track")
+    write = _writer(track)
     with _taken(task, given) as task:
         if save is not None and model is not None:
             _check_alone(model, save)
         session = drive(task, Session(spec, training_of(task, epochs)), save=save, progress=progress)
     found = session.recommendation
     assert found is not None
-    if tracking is not None:
+    write(found)
+    return found
+
+
+def _writer(track: str | None) -> Callable[[Recommendation], None]:
+    """What writes a recommendation to a tracker, which is looked for at once; nothing does where none is named."""
+    if track is None:
+        return lambda _: None
+    tracking = import_module("clr.integrations.tracking")  # by its name: it is built upon recommendations
+    tracking.check(track, "track")
+
+    def write(found: Recommendation) -> None:
         try:
             tracking.track(found, track)
         except Exception as error:  # whatever a tracker raises, the trainings are worth more
             log.warning("not written to %s: %s", track, error)
-    return found
+
+    return write
 
 
 def training_of(task: "Task", epochs: float) -> Training:

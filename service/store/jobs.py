@@ -357,9 +357,9 @@ def attend(session: Session, job_id: str) -> tuple[Job, Lease]:
     job = _unfinished(session, job_id, "take reports")
     if job.mode != "external":
         raise Conflict(f"only an external job takes reports, but job {job_id} is {job.mode}: a worker trains it")
-    _write(session, job_id, unshown=Job.unshown + 1)
-    if job.state == "queued":
-        _write(session, job_id, state="running", owner="external", started_at=now())
+    begun = {"state": "running", "owner": "external", "started_at": now()} if job.state == "queued" else {}
+    _write(session, job_id, unshown=Job.unshown + 1, **begun)
+    if begun:
         events.emit(session, job_id, "state", {"state": "running"})
     return get(session, job_id), Lease(job_id, job.fencing_token, "external", job.claim_id)
 
