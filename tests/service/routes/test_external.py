@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
@@ -24,6 +25,19 @@ ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """For what depends on no database: PostgreSQL has its turn where transactions and locks matter."""
 
 simulate = bowl()
+
+
+def shown(database: Database, job: str, timeout_s: float = 30) -> optuna.Study:
+    """The job's study, once nothing of it is missing: the service may be at it of its own accord."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        settle_all(database)
+        with database.read() as session:
+            if not jobs.get(session, job).unshown:
+                break
+        assert time.monotonic() < deadline, "the study still lacks something"
+        time.sleep(0.05)
+    return optuna.load_study(study_name=job, storage=studies.storage(database.url))
 
 
 def submit(client: httpx.Client, **fields: Any) -> str:
@@ -84,7 +98,7 @@ def test_a_trainer_is_given_the_whole_method_and_its_job_succeeds(
     found = client.get(f"/v1/jobs/{job}/recommendation").json()
     assert found["source"] == "search"
     assert found["evidence"]["runs"][0]["name"] == "recommended"
-    study = optuna.load_study(study_name=job, storage=studies.storage(database.url))
+    study = shown(database, job)
     assert len(study.trials) == searched, "one trial for each run of the search"
     assert all(trial.state.is_finished() for trial in study.trials)
 
@@ -95,8 +109,7 @@ def test_a_study_has_no_trial_for_a_run_that_nobody_has_asked_for(client: httpx.
     while (run := ask(client, job).json())["stage"] != "search":
         assert train(client, job, run).status_code == 200
     assert train(client, job, run).status_code == 200
-    study = studies.find(database.url, job)
-    assert study is not None
+    study = shown(database, job)
     assert len(study.trials) == 1, "the next is known to the service alone"
     assert client.post(f"/v1/jobs/{job}/cancel").status_code == 202
     assert len(study.trials) == 1
@@ -114,12 +127,7 @@ def test_a_study_that_nobody_could_show_is_shown_later(
         assert train(client, job, run).status_code == 200, "it is told, whatever becomes of the study"
         assert train(client, job, ask(client, job).json()).status_code == 200
     assert state(client, job) == "succeeded"
-    settle_all(database)
-    study = studies.find(database.url, job)
-    assert study is not None
-    assert [trial.state.is_finished() for trial in study.trials] == [True, True]
-    with database.read() as session:
-        assert jobs.unshown(session) == []
+    assert [trial.state.is_finished() for trial in shown(database, job).trials] == [True, True]
 
 
 def raising(error: Exception) -> Any:
