@@ -1,6 +1,7 @@
 """Training runs as plain values: what to run, what came of it. No torch; they cross processes and databases."""
 
 import math
+import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
@@ -12,6 +13,30 @@ from clr.errors import InvalidArgument
 
 Result = TypeVar("Result")
 Direction = Literal["maximize", "minimize"]
+
+SMALLER_IS_BETTER = frozenset(
+    {"loss", "losses", "error", "errors", "err", "mse", "mae", "rmse", "nll", "ppl", "perplexity", "wer", "cer", "fid"}
+)
+"""Words in the name of a metric that say so."""
+
+
+def words_of(name: str) -> list[str]:
+    """The words that a name is made of, in lower case.
+
+    >>> words_of("val/MeanSquaredError_2")
+    ['val', 'mean', 'squared', 'error', '2']
+    """
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
+
+
+def direction_of(name: str) -> Direction:
+    """Whether larger values of a metric are better, by its name alone.
+
+    >>> direction_of("val_accuracy"), direction_of("MeanSquaredError")
+    ('maximize', 'minimize')
+    """
+    return "minimize" if SMALLER_IS_BETTER.intersection(words_of(name)) else "maximize"
+
 
 KEPT_STEPS = 2000
 """A run of no more steps is recorded step by step; a longer one is thinned as it is recorded."""

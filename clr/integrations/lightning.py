@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from clr.commands.current_run import CurrentRun, handed_run
 from clr.errors import SHOWN, InvalidArgument
 from clr.extras import require
-from clr.integrations.recommending import conclusive, recommended
+from clr.integrations.recommending import conclusive, recommended, warn_of_mid_cycle
 from clr.integrations.recorder import Recorder
 from clr.run import Curve, Run
 from clr.schedules.cycles import TrainingLength
@@ -112,7 +112,8 @@ def _checked(module: Any) -> LightningModule:
 class CyclicSchedule(Callback):
     """Trains under the recommended schedule, stepped after every optimizer step, instead of the module's own.
 
-    Lightning saves it in its checkpoints and goes on with it. A low confidence is logged as a warning.
+    Lightning saves it in its checkpoints and goes on with it. A low confidence, and a training that ends in the middle
+    of a cycle, are logged as warnings.
 
     Where ``clr tune`` or a service started the program, it carries out that run instead: its steps, its rates, its
     seed (from when the fit starts; seed the module's own start by ``clr.current_run().seed``), and reports to it.
@@ -128,6 +129,7 @@ class CyclicSchedule(Callback):
 
     def __init__(self, found: Recommendation | CurrentRun | None = None, *, metric: str | None = None) -> None:
         self.found, self.metric = handed_run() or found, metric
+        self._measured = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the place of whatever schedulers the module configured."""
@@ -136,9 +138,23 @@ class CyclicSchedule(Callback):
         if isinstance(self.found, CurrentRun):
             seed_everything(self.found.seed, verbose=False)
             trainer.fit_loop.max_epochs, trainer.fit_loop.epoch_loop.max_steps = -1, self.found.steps
+            if self.metric is not None:
+                trainer.check_val_every_n_epoch = 1  # else there may be none after the last step
         found = conclusive(self.found) if isinstance(self.found, Recommendation) else self.found
         scheduler = found.scheduler(_only(trainer.optimizers))
         trainer.strategy.lr_scheduler_configs = [LRSchedulerConfig(scheduler, interval="step", name="clr")]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """How long the training will be is known once its loaders are."""
+        if isinstance(self.found, Recommendation):
+            warn_of_mid_cycle(self.found, trainer.estimated_stepping_batches)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A metric was asked for: then there was one, after the last step."""
+        run = self.found
+        if isinstance(run, CurrentRun) and self.metric is not None and self._measured < run.logged == run.steps:
+            rule = "must be logged by the validation after the last step, but there is no validation"
+            raise InvalidArgument("metric", rule, self.metric)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -156,6 +172,7 @@ class CyclicSchedule(Callback):
                 known = ", ".join(trainer.callback_metrics) or "nothing"
                 raise InvalidArgument("metric", f"must be the name of what the module logs ({known})", self.metric)
             self.found.log(metric=trainer.callback_metrics[self.metric])
+            self._measured = self.found.logged
 
 
 class _Test:
@@ -291,7 +308,7 @@ class _Fit(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Also for the batches that are accumulated, which changes nothing."""
-        self.seen.set_rates(trainer.optimizers[0])
+        self.seen.set_rates(trainer.optimizers[0], pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 from clr.errors import InvalidArgument
@@ -14,6 +15,9 @@ from clr.training.loop import carry_out
 from clr.tuning.recommendation import Recommendation, SpentCost, reasons_of_groups
 
 log = logging.getLogger(__name__)
+
+NEAR = 0.05
+"""Share of a cycle within which a training may end before or after it: its rate is next to base_lr there."""
 
 
 def recommended(
@@ -42,6 +46,24 @@ def recommended(
         cost=cost,
         optimizer=optimizer,
     )
+
+
+def warn_of_mid_cycle(found: Recommendation, steps: float) -> None:
+    """Log a warning where a training of so many steps ends far from where a cycle of the schedule does.
+
+    Args:
+        found: conclusive.
+        steps: of the training; infinite where nobody knows.
+    """
+    if found.step_size_up is None or found.step_size_down is None or not isfinite(steps):
+        return
+    cycle = found.step_size_up + found.step_size_down
+    cycles = max(1, round(steps / cycle))
+    if abs(steps - cycles * cycle) > max(2 * cycles, NEAR * cycle):
+        told = (
+            "the training takes %d steps, and ends in the middle of a cycle of %d: train for %d, or find bounds for it"
+        )
+        log.warning(told, steps, cycle, cycles * cycle)
 
 
 def conclusive(found: Recommendation) -> Recommendation:

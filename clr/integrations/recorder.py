@@ -4,13 +4,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clr.run import Curve, Point, Run
 from clr.schedules.cycles import rate_of
 from clr.schedules.torch_scheduler import multipliers
 from clr.training.divergence import Explosion
+from clr.training.network import check_holds
 from clr.training.optimizers import described
 
 
@@ -36,11 +38,19 @@ class Recorder:
         self._losses: list[float] = []
         self._step, self._without_loss = 0, 0
 
-    def set_rates(self, optimizer: Optimizer) -> None:
-        """Before a step."""
+    def set_rates(self, optimizer: Optimizer, network: nn.Module) -> None:
+        """Before a step.
+
+        Raises:
+            InvalidArgument: the optimizer trains another network.
+        """
         if not self._multipliers:
             self._multipliers = multipliers(optimizer.param_groups)
-            self.optimizer = described(getattr(optimizer, "optimizer", optimizer), self._multipliers)  # accelerate's
+            plain = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+            whole = isinstance(plain, Optimizer) and not (dist.is_available() and dist.is_initialized())
+            if whole:  # else parameters may lie flat, or in other processes
+                check_holds(plain, network)
+            self.optimizer = described(plain, network if whole else None, self._multipliers)
         lr = self._rate(self._step)
         for group, factor in zip(optimizer.param_groups, self._multipliers, strict=True):
             if isinstance(group["lr"], Tensor):

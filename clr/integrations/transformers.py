@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from clr.commands.current_run import CurrentRun, handed_run
 from clr.errors import InvalidArgument
 from clr.extras import require
-from clr.integrations.recommending import conclusive, recommended
+from clr.integrations.recommending import conclusive, recommended, warn_of_mid_cycle
 from clr.integrations.recorder import Recorder
 from clr.run import Curve, Run
 from clr.schedules.cycles import TrainingLength
@@ -68,7 +68,8 @@ def lr_bounds(trainer: Trainer, *, epochs: float | None = None, seeds: int = 3, 
 def install(trainer: Trainer, found: Recommendation | CurrentRun | None = None, *, metric: str | None = None) -> None:
     """Let the next ``trainer.train()`` follow the recommended schedule, a step of it for every optimizer step.
 
-    That a recommendation has low confidence, and why, is logged as a warning.
+    That a recommendation has low confidence, and why, and that the training ends in the middle of a cycle, are logged
+    as warnings.
 
     Where ``clr tune`` or a service started the program, it carries out that run instead: its steps, its rates, its
     seed (seed the model's own start by ``clr.current_run().seed``). It logs and reports every step, evaluates where the
@@ -96,12 +97,24 @@ def install(trainer: Trainer, found: Recommendation | CurrentRun | None = None, 
     except BaseException:
         trainer.optimizer = before
         raise
+    if isinstance(found, Recommendation):
+        trainer.add_callback(_Length(found))
     if isinstance(found, CurrentRun):
         args: Any = trainer.args
         args.max_steps, args.seed, args.data_seed = found.steps, found.seed, found.seed
         args.logging_strategy, args.logging_steps, args.logging_nan_inf_filter = "steps", 1, False
         args.eval_strategy, args.save_strategy, args.load_best_model_at_end = "no", "no", False
         trainer.add_callback(_Reports(found, metric))
+
+
+class _Length(TrainerCallback):  # type: ignore[misc]  # its types are not read
+    """Looks how long the training is, once that is known."""
+
+    def __init__(self, found: Recommendation) -> None:
+        self.found = found
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        warn_of_mid_cycle(self.found, state.max_steps)
 
 
 class _Reports(TrainerCallback):  # type: ignore[misc]  # its types are not read
@@ -225,7 +238,7 @@ class _Steps(DefaultFlowCallback):  # type: ignore[misc]
         return none
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        self.seen.set_rates(self.trainer.optimizer)
+        self.seen.set_rates(self.trainer.optimizer, self.trainer.model)
 
     def on_step_end(self, _args: Any, _state: Any, control: TrainerControl, **_: Any) -> None:
         loss = self.trainer.accelerator.reduce(torch.stack(self._losses).sum(), "mean")

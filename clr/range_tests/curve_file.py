@@ -15,7 +15,7 @@ from clr.errors import InvalidArgument, NotGiven
 from clr.range_tests.bounds import Bounds
 from clr.range_tests.curve_table import Table, table_of
 from clr.range_tests.recorded import Recording, read_recordings
-from clr.run import Direction
+from clr.run import Direction, direction_of, words_of
 
 COLUMNS = ("lr", "loss", "metric", "seed")
 """Of a file of our own."""
@@ -35,8 +35,6 @@ LOGARITHM = frozenset({"log", "log10", "ln"})
 
 SAME = 0.01
 """How far the proportions of parameter groups' rates may vary from row to row, for the digits they are written with."""
-
-SMALLER_IS_BETTER = frozenset({"loss", "error", "err", "mse", "mae", "rmse", "nll", "ppl", "perplexity"})
 
 Row = tuple[str, float, float | None, float | None]
 """Seed, lr, loss and metric of one step."""
@@ -124,8 +122,7 @@ def _read(table: Table, picked: Picked) -> CurveFile:
     notes = _notes(names, table) + said
     if carried:
         notes.append(f"{carried} rows without a rate have that of the row before")
-    words = _words(metric or "")
-    return CurveFile(recordings_of(rows), "minimize" if words & SMALLER_IS_BETTER else "maximize", notes)
+    return CurveFile(recordings_of(rows), direction_of(_plain_name(metric or "")), notes)
 
 
 def _rates(table: Table, picked: str | None) -> tuple[str, list[float], list[str]]:
@@ -266,11 +263,15 @@ def _words(name: str) -> set[str]:
 
 
 def _word_list(name: str) -> list[str]:
-    """Lower-case words of a column's name; of W&B's "run - name" those of the name, none of its extremes."""
+    """Words of a column's name, none of W&B's extremes."""
     if re.search(r"__(MIN|MAX)$", name):
         return []
-    words = re.findall(r"[A-Z]*(?![a-z])|[A-Z]?[a-z]+|\d+", name.rpartition(" - ")[2])
-    return [word.lower() for word in words if word]
+    return words_of(_plain_name(name))
+
+
+def _plain_name(name: str) -> str:
+    """Of W&B's "run - name" the name."""
+    return name.rpartition(" - ")[2]
 
 
 def _numbers(role: str, name: str | None, table: Table) -> list[float]:

@@ -81,6 +81,11 @@ class Untouched:
         """A score that none of them reaches: above the best by as much as they differ; infinite without scores."""
         return 2 * max(self.scores) - min(self.scores) if self.scores else math.inf
 
+    @property
+    def bad(self) -> float:
+        """Likewise, below the worst; minus infinite without scores."""
+        return 2 * min(self.scores) - max(self.scores) if self.scores else -math.inf
+
 
 class Proofs:
     """Proofs of one length and one seed, in the order of their rates.
@@ -195,6 +200,12 @@ class Proofs:
         """Whether a noisy loss is borne out by the scores: the best scores best, and better than untouched networks."""
         scores = [proof.score for proof in self.proofs if proof.score is not None]
         return self.best.score is not None and self.best.score == max(scores) > self.untouched.good
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether each that lowered the loss scores worse than any untouched network."""
+        scores = [proof.score for proof in self.proofs if self._fell(proof)]
+        return bool(scores) and all(score is not None and score < self.untouched.bad for score in scores)
 
     def _fell(self, proof: Proof) -> bool:
         return self.start.level - proof.end > METHOD.judgement.learnt * self._noise(proof)

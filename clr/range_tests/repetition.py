@@ -286,6 +286,8 @@ class Evidence:
             yield "the short cycles spent much of their steps near the loss they began at"
         if self.first.cost(best.deviation) > METHOD.judgement.cost:
             yield "the short cycles are so steep about the best rate, or so noisy, that a small error may cost much"
+        if all(one.contradicted for one in (self.first, self.second) if one is not None):
+            yield "the metric got worse as the loss fell: too much is fitted, or the direction is the wrong way round"
         if best.deviation > METHOD.judgement.basin and self.second is not None:
             yield "the training is so much longer than the short cycles that its best rate is less certain than theirs"
 

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from clr.errors import InvalidArgument
 from clr.run import Run
@@ -17,6 +17,7 @@ from clr.training.checkpoint import Checkpoint
 from clr.training.data import examples
 from clr.training.loop import TELL_EVERY_S, train
 from clr.training.optimizers import described
+from clr.training.random_states import OwnRandomStates
 from clr.training.task import Task, optimizer
 
 Trainee = dict[str, Any]
@@ -50,18 +51,20 @@ def inspect_task(task: Task) -> dict[str, Any]:
     """``iterations_per_epoch``, ``metric`` and ``direction`` of a task, and what it is ``trained_with``."""
     metric, direction, _ = task.score
     batch_size = getattr(task.train, "batch_size", None) if examples(task.train) is None else task.batch_size
-    used = {"optimizer": described(_optimizer(task), task.multipliers), "batch_size": batch_size}
+    used = {"optimizer": _optimizer(task), "batch_size": batch_size}
     about = {"iterations_per_epoch": task.iterations_per_epoch, "metric": metric, "direction": direction}
     return about | {"trained_with": used}
 
 
-def _optimizer(task: Task) -> Optimizer:
-    """One of the kind that the task makes: of a parameter like any other, unless it looks at what it is given."""
-    try:
-        return task.optimizer([nn.Parameter(torch.zeros(1, 1))])
-    except Exception:
-        _, made = task.make(torch.device("cpu"))
-        return made
+def _optimizer(task: Task) -> dict[str, Any]:
+    """What the task makes, described: of a parameter like any other, where that can tell."""
+    if task.trains_all_alike:
+        with suppress(Exception):  # of one that looks at what it is given
+            return described(task.optimizer([nn.Parameter(torch.zeros(1, 1))]))
+    cpu = torch.device("cpu")
+    with OwnRandomStates(0, cpu):
+        network, made = task.make(cpu)
+    return described(made, network)
 
 
 def points(

@@ -89,8 +89,12 @@ def examples(data: Data) -> int | None:
         if len(set(lengths)) > 1:
             raise InvalidArgument("train, val", "must hold equally long tensors", lengths)
         return lengths[0]
-    map_style = isinstance(data, Dataset) and not isinstance(data, IterableDataset)
-    return len(data) if map_style and isinstance(data, Sized) else None
+    return len(data) if is_dataset(data) else None
+
+
+def is_dataset(data: Data) -> bool:
+    """Whether ``data`` are examples, of which batches have yet to be made."""
+    return isinstance(data, Dataset) and not isinstance(data, IterableDataset) and isinstance(data, Sized)
 
 
 def take(data: Data, index: torch.Tensor | slice) -> Batch:
@@ -127,7 +131,10 @@ def batches_per_epoch(data: Data, batch_size: int) -> int:
 _STEPS = "give iterations_per_epoch=, the optimizer steps that count as one"
 
 
-_NO_BATCH = "must yield at least one batch an epoch"
+def no_batch(field: str, data: Data, rule: str) -> InvalidArgument:
+    """The error of data that yield nothing: they break the rule, or did yield before and can but once."""
+    once = "must yield its batches anew at each pass, as a loader or a list does"
+    return InvalidArgument(field, once if isinstance(data, Iterator) else rule, data)
 
 
 class _Shuffled:
@@ -181,9 +188,7 @@ class TrainingBatches(Iterator[Batch]):
             self._begin()
             batch = next(self._epoch, None)
             if batch is None:
-                once = isinstance(self._loader, Iterator)
-                rule = "must yield its batches anew at each pass, as a loader or a list does" if once else _NO_BATCH
-                raise InvalidArgument("train", rule, self._loader) from None
+                raise no_batch("train", self._loader, "must yield at least one batch an epoch") from None
         self._taken += 1
         return to_device(batch, self.device)
 

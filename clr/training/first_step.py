@@ -38,7 +38,8 @@ def first_loss(task: Task, network: nn.Module, batch: Batch) -> Tensor:
         rule = f"must say what the loss compares in a batch of {described(batch)}, which has no target: "
         where = "where the input is its own target, forward=lambda model, batch: "
         how = "(model(batch), batch)" if isinstance(batch, Tensor) else "(model(batch[0]), batch[0])"
-        raise InvalidArgument("forward", f"{rule}{where}{how}; a model that computes its own loss takes no loss=")
+        pair = "; input and target are a tuple, a list is one of batches" if isinstance(task.train, list) else ""
+        raise InvalidArgument("forward", f"{rule}{where}{how}; a model that computes its own loss takes no loss={pair}")
     check_batch(task, "train", batch)
     try:
         output, target = task.forward(network, batch)

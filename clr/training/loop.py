@@ -18,7 +18,7 @@ from clr.schedules.cycles import rate_of
 from clr.schedules.plateau import Plateau
 from clr.schedules.torch_scheduler import multipliers
 from clr.training.checkpoint import Checkpoint
-from clr.training.data import Batch, TrainingBatches, described, placed, validation_batches
+from clr.training.data import Batch, TrainingBatches, described, no_batch, placed, validation_batches
 from clr.training.divergence import Explosion
 from clr.training.first_step import WRONG, check_batch, check_gradients, fail, first_loss
 from clr.training.module_state import attributes, module_state, set_attributes
@@ -357,7 +357,7 @@ def total_score(task: Task, model: nn.Module, device: torch.device, limit: int |
     finally:
         back()
     if weight == 0:
-        raise InvalidArgument("val", "must hold at least one example", task.val)
+        raise no_batch("val", task.val, "must hold at least one example")
     return total, weight
 
 

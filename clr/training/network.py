@@ -1,7 +1,7 @@
 """The network of one run: a fresh one, or a copy where the caller's weights are what training starts from."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
 from typing import Any
@@ -66,8 +66,7 @@ def own_optimizer(optimizer: Optimizer, network: nn.Module, copies: Copies) -> O
     check_optimizer(optimizer)
     if not _holds(optimizer, network) and copies:
         optimizer = deepcopy(optimizer, copies)
-    if not _holds(optimizer, network):
-        raise InvalidArgument("optimizer", "must hold a parameter of the model that requires a gradient", optimizer)
+    check_holds(optimizer, network)
     return optimizer
 
 
@@ -92,9 +91,33 @@ SEVERAL = (
 )
 
 
+def check_holds(optimizer: Optimizer, network: nn.Module) -> None:
+    """It trains this network, and no other.
+
+    Raises:
+        InvalidArgument: it holds no parameter of the network that can be trained.
+    """
+    if not _holds(optimizer, network):
+        raise InvalidArgument("optimizer", "must hold a parameter of the model that requires a gradient", optimizer)
+
+
+def untrained(optimizer: Optimizer, network: nn.Module) -> int:
+    """How many parameters of the network require a gradient, but are in no group of the optimizer."""
+    held = _held(optimizer)
+    return sum(id(parameter) not in held for parameter in _trainable(network))
+
+
 def _holds(optimizer: Optimizer, network: nn.Module) -> bool:
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    return any(id(parameter) in held and parameter.requires_grad for parameter in network.parameters())
+    held = _held(optimizer)
+    return any(id(parameter) in held for parameter in _trainable(network))
+
+
+def _held(optimizer: Optimizer) -> set[int]:
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def _trainable(network: nn.Module) -> Iterator[nn.Parameter]:
+    return (parameter for parameter in network.parameters() if parameter.requires_grad)
 
 
 def _made(model: Callable[[], nn.Module]) -> nn.Module:

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clr.errors import InvalidArgument
-from clr.run import Direction
+from clr.run import Direction, direction_of
 from clr.schedules.policies import is_number
-from clr.schedules.torch_scheduler import multipliers
-from clr.training.data import Batch, Data, batches_per_epoch, described
+from clr.training.data import Batch, Data, batches_per_epoch, described, examples, is_dataset
 from clr.training.network import check_weights, own_network, own_optimizer
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -25,11 +24,13 @@ def accuracy(output: Tensor, target: Tensor) -> Tensor:
     """Share of examples whose largest output (over dim 1) is at the target class; a scalar in [0, 1].
 
     Raises:
-        InvalidArgument: the targets are no class numbers, one for each largest output.
+        InvalidArgument: the targets are no class numbers, one for each largest of several outputs.
     """
+    rule = f'must be a function of your own: "accuracy" compares the largest over dim 1 of {described(output)}'
+    if output.ndim < 2 or output.shape[1] < 2:
+        raise InvalidArgument("metric", f"{rule}, which has no two to choose from")
     predicted = output.argmax(1)
     if target.is_floating_point() or target.shape != predicted.shape:
-        rule = f'must be a function of your own: "accuracy" compares the largest over dim 1 of {described(output)}'
         raise InvalidArgument("metric", f"{rule} with class numbers, which {described(target)} are not")
     return (predicted == target).float().mean()
 
@@ -133,14 +134,16 @@ class Task:
         loss: ``loss(output, target)`` -> scalar tensor, the mean over the batch. May be negative. Default: the model
             computes its own.
         val: as ``train``; None scores a run by its training loss alone.
-        metric: ``"accuracy"``, ``"loss"``, or ``metric(output, target)`` -> mean over the batch's examples; batches
-            are averaged by their number of examples. None: no metric, the validation loss (if any) is minimised.
-        direction: whether a larger metric is better. Default: maximize. A loss is always minimised.
+        metric: of the validation data: ``"accuracy"``, ``"loss"``, or ``metric(output, target)`` -> mean over the
+            batch's examples; batches are averaged by their number of examples. None: no metric, the validation loss
+            (if any) is minimised.
+        direction: whether a larger metric is better. Default: what a metric's ``higher_is_better`` says, as
+            torchmetrics' do, else its name (see ``clr.run.direction_of``), else maximize. A loss is always minimised.
         optimizer: called with the parameter groups, returns a torch optimizer. See ``clr.training.task.optimizer``.
         groups: model -> parameter groups; a group's ``"lr_mult"`` multiplies the rate for that group. Without one,
             groups keep the proportions of their ``"lr"``, and the largest has the rate itself.
         forward: ``forward(model, batch)`` -> (output, target), for batches of a structure of their own.
-        batch_size: examples per batch (ignored where ``train`` yields batches itself).
+        batch_size: examples per batch; that of ``train`` where it yields batches itself.
         accumulate: batches per optimizer step, >= 1. Steps, and so the policy, count optimizer steps.
         clip_norm: largest gradient norm, > 0, or None.
         clip_value: largest absolute value of a gradient, > 0, or None.
@@ -194,17 +197,36 @@ class Task:
         _require("optimizer", self.optimizer, _MAKER, callable(self.optimizer))
         known = self.metric in (None, "accuracy", "loss") or callable(self.metric)
         _require("metric", self.metric, 'must be "accuracy", "loss" or a function', known)
-        judged = self.metric in (None, "loss")
         known = self.precision in ("fp32", "bf16", "fp16")
         _require("precision", self.precision, 'must be "fp32", "bf16" or "fp16"', known)
         known = self.direction in (None, "maximize", "minimize")
         _require("direction", self.direction, 'must be "maximize" or "minimize"', known)
-        rule = 'must be "minimize", or left out, where runs are judged by a loss'
-        _require("direction", self.direction, rule, not judged or self.direction != "maximize")
+        self._check_judging()
+        self._check_batching()
         _require("device", self.device, 'must be a torch device such as "cpu" or "cuda:0"', _is_device(self.device))
         backends = torch.compiler.list_backends(()) if isinstance(self.compile, str) else []
         known = isinstance(self.compile, bool) or self.compile in backends
         _require("compile", self.compile, f"must be true, false or one of {', '.join(backends)}", known)
+
+    def _check_judging(self) -> None:
+        """What runs are judged by is there, and the better way of it is known."""
+        judged = self.metric in (None, "loss")
+        rule = "must be left out, or val given, whose examples it scores"
+        _require("metric", self.metric, rule, judged or self.val is not None)
+        rule = 'must be "minimize", or left out, where runs are judged by a loss'
+        _require("direction", self.direction, rule, not judged or self.direction != "maximize")
+        rule = 'must be "maximize", or left out, where runs are judged by their accuracy'
+        _require("direction", self.direction, rule, self.metric != "accuracy" or self.direction != "minimize")
+
+    def _check_batching(self) -> None:
+        """Nothing is said of batches that are made elsewhere."""
+        own = getattr(self.train, "batch_size", None)
+        made = self.batch_size in (Task.batch_size, own) or examples(self.train) is not None
+        _require("batch_size", self.batch_size, "must be left out where train yields batches itself", made)
+        of = [is_dataset(self.train), is_dataset(self.val)]
+        rule = "must be left out where {} no Dataset with a length"
+        _require("collate", self.collate, rule.format("train and val are"), self.collate is None or any(of))
+        _require("workers", self.workers, rule.format("train is"), self.workers == 0 or of[0])
 
     def changed(self, **changes: Any) -> Self:
         """The same task but for these fields; the length of an epoch follows them unless it was given."""
@@ -222,12 +244,10 @@ class Task:
         return network, own_optimizer(self.optimizer(self.groups(network)), network, copies)
 
     @property
-    def multipliers(self) -> list[float]:
-        """What the rate is multiplied by for each parameter group; where there are any, it takes a network to know."""
-        if type(self) is Task and self.groups is nn.Module.parameters and isinstance(self.optimizer, partial | type):
-            return [1.0]
-        _, made = self.make(torch.device("cpu"))
-        return multipliers(made.param_groups)
+    def trains_all_alike(self) -> bool:
+        """Whether its optimizer is known to hold the whole network in one group: else it takes a network to know."""
+        plain = isinstance(self.optimizer, partial | type) and self.groups is nn.Module.parameters
+        return plain and type(self) is Task
 
     @property
     def score(self) -> "tuple[str, Direction, Callable[[Any, Any], Any]]":
@@ -235,9 +255,11 @@ class Task:
         if self.metric in (None, "loss") or self.val is None:
             return "loss", "minimize", self.loss
         if self.metric == "accuracy":
-            return "accuracy", self.direction or "maximize", accuracy
+            return "accuracy", "maximize", accuracy
         assert callable(self.metric)
-        return getattr(self.metric, "__name__", "metric"), self.direction or "maximize", self.metric
+        name, rises = _name(self.metric), getattr(self.metric, "higher_is_better", None)
+        known: Direction = direction_of(name) if not isinstance(rises, bool) else "maximize" if rises else "minimize"
+        return name, self.direction or known, self.metric
 
 
 _FUNCTIONS = {"loss": "output and target", "forward": "model and batch", "groups": "the model"}
@@ -253,8 +275,11 @@ def _require(field: str, value: Any, rule: str, holds: bool) -> None:
         raise InvalidArgument(field, rule, value)
 
 
-def _name(value: Any) -> str:
-    return getattr(value, "__name__", "")
+def _name(function: Any) -> str:
+    """Of a function, of what a partial one calls, or of an object's class."""
+    named = getattr(function, "func", function)
+    name: str = getattr(named, "__name__", type(named).__name__)
+    return "metric" if name == "<lambda>" else name
 
 
 def _is_device(name: str | None) -> bool:

@@ -134,6 +134,13 @@ def _taken(task: Any, given: Mapping[str, Any]) -> "Iterator[Task]":
         yield made
 
 
+def _named_by(task: "Task", spec: JobSpec) -> JobSpec:
+    """The spec with what is trained in the task's name, so that a changed task has runs of its own."""
+    from clr.training.identity import digest_of
+
+    return spec.model_copy(update={"task": f"{spec.task}-{digest_of(task)[:8]}"})
+
+
 def _check_alone(model: "nn.Module", save: str | Path) -> None:
     from clr.training.processes import training_group
 
@@ -275,6 +282,8 @@ def recommend(
         seed: everything random is made from it.
         ratio, stepsize_multiplier, rise, policies: what is searched, as in a job spec.
         save: an SQLite file: runs that are in it are not trained again, so that a call that was broken off goes on.
+            Another network, optimizer, setting or loss, or other tensors, have runs of their own; of a ``Dataset`` or a
+            loader only the length is compared.
         track: a tracker that is to have what was found, ``mlflow:URI``, ``wandb:FOLDER`` or ``tensorboard:FOLDER``; one
             that cannot be written to at the end costs a logged warning and nothing else.
         progress: called with the session as it goes on; None: a bar where there is a terminal or a notebook; False:
@@ -297,8 +306,10 @@ def recommend(
     spec = checked(JobSpec, task="own", epochs=epochs, budget=budget, seed=seed, search=search_spec, confirm=compared)
     write = _writer(track)
     with _taken(task, given) as task:
-        if save is not None and model is not None:
-            _check_alone(model, save)
+        if save is not None:
+            spec = _named_by(task, spec)
+            if model is not None:
+                _check_alone(model, save)
         session = drive(task, Session(spec, training_of(task, epochs)), save=save, progress=progress)
     found = session.recommendation
     assert found is not None

@@ -253,15 +253,20 @@ def of_each_group(lr: float | None, optimizer: Mapping[str, Any] | None) -> floa
 
 
 def reasons_of_groups(optimizer: Mapping[str, Any] | None) -> list[str]:
-    """What there is to say of parameter groups with rates of their own."""
-    shares = (optimizer or {}).get("lr_mult")
-    if shares is None:
-        return []
-    listed = ", ".join(f"{share:g}" for share in shares)
-    return [
-        f"the parameter groups kept the proportions of their rates, {listed} times these: clr.scheduler keeps them "
-        "too, CyclicLR takes a list for each bound"
-    ]
+    """What there is to say of parameter groups: rates of their own, and what is in none of them."""
+    known = optimizer or {}
+    said = []
+    if "lr_mult" in known:
+        listed = ", ".join(f"{share:g}" for share in known["lr_mult"])
+        said.append(
+            f"the parameter groups kept the proportions of their rates, {listed} times these: clr.scheduler keeps them "
+            "too, CyclicLR takes a list for each bound"
+        )
+    if "untrained" in known:
+        count = known["untrained"]
+        what = "parameters of the model require a gradient but are" if count > 1 else "parameter of the model is"
+        said.append(f"{count} {what} in no group of the optimizer, and stayed as before")
+    return said
 
 
 def better_alternatives(document: Mapping[str, Any]) -> list[dict[str, Any]]:

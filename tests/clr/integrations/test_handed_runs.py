@@ -65,7 +65,8 @@ def data() -> TensorDataset:
     return TensorDataset(x, x.sum(1, keepdim=True))
 
 
-def test_lightning_carries_out_the_run(tmp_path: Path, handed: Path) -> None:
+def lightning(folder: Path, **more: Any) -> tuple[Any, Any]:
+    """A trainer and its module; nothing says that it is validated as often as the run asks for."""
     pl: Any = pytest.importorskip("lightning.pytorch")
     from clr.integrations.lightning import CyclicSchedule
 
@@ -86,16 +87,21 @@ def test_lightning_carries_out_the_run(tmp_path: Path, handed: Path) -> None:
             return torch.optim.SGD(self.parameters(), lr=0.5)
 
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    callback = CyclicSchedule(current_run(), metric="val_loss")
     trainer = pl.Trainer(
         max_epochs=100,
         accelerator="cpu",
         enable_checkpointing=False,
-        default_root_dir=tmp_path,
-        callbacks=[callback],
+        default_root_dir=folder,
+        callbacks=[CyclicSchedule(current_run(), metric="val_loss")],
         **quiet,
+        **more,
     )
-    module = Line()
+    return trainer, Line()
+
+
+@pytest.mark.parametrize("more", [{}, {"check_val_every_n_epoch": 50}])
+def test_lightning_carries_out_the_run(tmp_path: Path, handed: Path, more: dict[str, Any]) -> None:
+    trainer, module = lightning(tmp_path, **more)
     loader = DataLoader(data(), batch_size=10)
     trainer.fit(module, loader, loader)
     steps, losses, metrics = reported(handed)
@@ -103,6 +109,13 @@ def test_lightning_carries_out_the_run(tmp_path: Path, handed: Path) -> None:
     assert losses[-1] < losses[0]
     assert module.seen == pytest.approx(rates())
     assert metrics == [pytest.approx(trainer.callback_metrics["val_loss"].item())]
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_lightning_without_a_validation_has_no_metric_to_be_judged_by(tmp_path: Path) -> None:
+    trainer, module = lightning(tmp_path)
+    with pytest.raises(InvalidArgument, match=r"metric: must be logged by the validation .* but got 'val_loss'"):
+        trainer.fit(module, DataLoader(data(), batch_size=10))
 
 
 def test_a_transformers_trainer_carries_out_the_run(tmp_path: Path, handed: Path) -> None:

@@ -112,7 +112,7 @@ def found() -> Recommendation:
 
 
 def test_a_module_is_tested_and_then_trained_under_the_recommended_schedule(
-    found: Recommendation, tmp_path: Path
+    found: Recommendation, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert found.max_lr is not None
     assert found.cost is not None
@@ -125,10 +125,11 @@ def test_a_module_is_tested_and_then_trained_under_the_recommended_schedule(
     rate = schedule("triangular", base_lr=found.base_lr, max_lr=found.max_lr, stepsize=46, stepsize_down=106)
     assert rates.seen == pytest.approx([rate(step) for step in range(152)])
     assert fitted.callback_metrics["val_accuracy"] > 0.9
+    assert "middle of a cycle" not in caplog.text
 
 
 def test_a_training_goes_on_from_lightnings_own_checkpoint_at_the_step_of_the_schedule(
-    found: Recommendation, tmp_path: Path
+    found: Recommendation, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rates = Rates()
     first = trainer(tmp_path, max_epochs=2, callbacks=[CyclicSchedule(found)])
@@ -138,6 +139,7 @@ def test_a_training_goes_on_from_lightnings_own_checkpoint_at_the_step_of_the_sc
     second.fit(Digits(), loader(), ckpt_path=tmp_path / "half.ckpt")
     rate = schedule("triangular", base_lr=found.base_lr, max_lr=found.max_lr, stepsize=46, stepsize_down=106)
     assert rates.seen == pytest.approx([rate(step) for step in range(38, 57)])
+    assert "takes 57 steps, and ends in the middle of a cycle of 152: train for 152" in caplog.text
 
 
 X = torch.randn(240, 5, generator=torch.Generator().manual_seed(0))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from clr.errors import InvalidArgument
 from clr.integrations.recorder import Recorder
 from clr.run import Run
 from clr.schedules.cycles import rate_of
@@ -19,12 +20,16 @@ def sgd(*rates: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))], "lr": rate} for rate in rates])
 
 
+def holder(optimizer: torch.optim.Optimizer) -> nn.Module:
+    return nn.ParameterList(parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
 def recorded(losses: list[float | None], metric: Callable[[], float | None] | None = None, **changes: Any) -> Recorder:
     recorder, optimizer = Recorder(Run(**RUN.to_dict() | changes), metric), sgd(0.1)
     for loss in losses:
         if recorder.ended:
             break
-        recorder.set_rates(optimizer)
+        recorder.set_rates(optimizer, holder(optimizer))
         recorder.keep(loss)
     return recorder
 
@@ -33,8 +38,8 @@ def test_each_step_has_the_rate_of_its_run_and_groups_keep_their_proportions() -
     recorder, optimizer = Recorder(RUN), sgd(0.01, 0.1, torch.tensor(0.05))
     held, rate = optimizer.param_groups[2]["lr"], rate_of(RUN)
     for step in range(RUN.steps):
-        recorder.set_rates(optimizer)
-        recorder.set_rates(optimizer)  # for each batch that is accumulated
+        recorder.set_rates(optimizer, holder(optimizer))
+        recorder.set_rates(optimizer, holder(optimizer))  # for each batch that is accumulated
         low, high, half = (float(group["lr"]) for group in optimizer.param_groups)
         assert (low, high, half) == pytest.approx((rate(step) / 10, rate(step), rate(step) / 2))
         recorder.keep(1.0)
@@ -46,8 +51,14 @@ def test_each_step_has_the_rate_of_its_run_and_groups_keep_their_proportions() -
 def test_it_tells_what_the_steps_were_made_with() -> None:
     recorder = Recorder(RUN)
     assert recorder.optimizer is None
-    recorder.set_rates(torch.optim.AdamW([nn.Parameter(torch.ones(1))], weight_decay=0.5))
-    assert recorder.optimizer == {"name": "AdamW", "args": {"weight_decay": 0.5}}
+    network = nn.Linear(2, 1)
+    recorder.set_rates(torch.optim.AdamW([network.weight], weight_decay=0.5), network)
+    assert recorder.optimizer == {"name": "AdamW", "args": {"weight_decay": 0.5}, "untrained": 1}
+
+
+def test_an_optimizer_of_another_network_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="optimizer: must hold a parameter of the model that requires a gradient"):
+        Recorder(RUN).set_rates(sgd(0.1), nn.Linear(2, 1))
 
 
 def test_the_metric_is_taken_where_the_run_asks_for_it_and_at_the_end() -> None:

@@ -59,7 +59,9 @@ class Rates(transformers.TrainerCallback):
         self.seen.append(held["optimizer"].param_groups[0]["lr"])
 
 
-def test_a_trainer_is_tested_left_as_it_was_and_then_trains_under_the_recommended_schedule(tmp_path: Path) -> None:
+def test_a_trainer_is_tested_left_as_it_was_and_then_trains_under_the_recommended_schedule(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     trainer, rates = make(tmp_path), Rates()
     before = state(trainer)
     found = lr_bounds(trainer)
@@ -73,6 +75,10 @@ def test_a_trainer_is_tested_left_as_it_was_and_then_trains_under_the_recommende
     rate = schedule("triangular", base_lr=found.base_lr, max_lr=found.max_lr, stepsize=42, stepsize_down=98)
     assert rates.seen == pytest.approx([rate(step) for step in range(140)])
     assert trainer.evaluate()["eval_loss"] < 0.6 * untrained
+    assert "middle of a cycle" not in caplog.text
+    trainer.args.max_steps = 100
+    trainer.train()
+    assert "takes 100 steps, and ends in the middle of a cycle of 140: train for 140" in caplog.text
 
 
 def test_accumulation_and_the_number_of_steps_are_the_trainers(tmp_path: Path) -> None:

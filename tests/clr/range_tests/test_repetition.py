@@ -312,6 +312,18 @@ def test_a_score_tells_that_something_was_learnt_where_losses_are_too_noisy() ->
     assert dead.confidence == "inconclusive", "a constant predictor scores as an untouched network does"
 
 
+@pytest.mark.parametrize(("gain", "says"), [(1.0, False), (-1.0, True)])
+def test_a_metric_that_gets_worse_as_the_loss_falls_is_told(gain: float, says: bool) -> None:
+    task = bowl()
+
+    def score(run: Run) -> float:
+        return 0.1 + gain * (task(run).loss[0] - task(run).loss[-1])
+
+    finding = find(scored(task, score))
+    assert finding.max_lr is not None
+    assert any("the metric got worse as the loss fell" in doubt for doubt in finding.doubts) == says
+
+
 def proofs_at(ends: dict[float, float], start: float = 1.0) -> Proofs:
     """Proofs that ended at these losses, at rates that many steps away from one."""
     made = Proofs(30, 0, Untouched(Start(start, 0.01, 0.001)))

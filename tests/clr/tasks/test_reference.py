@@ -14,6 +14,7 @@ from clr.errors import InvalidArgument
 from clr.run import Run
 from clr.tasks.reference import inspect_task, load, points
 from clr.training.task import Task, optimizer
+from clr.tuning.recommendation import reasons_of_groups
 
 DIGITS: dict[str, Any] = {"task": "digits", "args": {}, "optimizer": None, "batch_size": None, "reach": None}
 X, Y = torch.randn(96, 4), torch.randint(0, 2, (96,))
@@ -64,6 +65,21 @@ def test_an_optimizer_is_told_by_what_is_not_its_classes_own_and_its_groups() ->
     made = optimizer("Adam", betas=(0.5, 0.9), amsgrad=True)
     assert used(optimizer=made)["optimizer"] == {"name": "Adam", "args": {"betas": [0.5, 0.9], "amsgrad": True}}
     assert used(groups=groups)["optimizer"]["lr_mult"] == [0.1, 1.0]
+
+
+def no_decay_of_bias(model: nn.Module) -> Iterable[Any]:
+    return [{"params": [model.weight], "weight_decay": 0.1}, {"params": [model.bias]}]
+
+
+def test_what_differs_from_group_to_group_and_what_is_in_none_are_told() -> None:
+    assert used(groups=no_decay_of_bias)["optimizer"] == {
+        "name": "SGD",
+        "args": {"momentum": 0.9},
+        "by_group": {"weight_decay": [0.1, 0.0]},
+    }
+    told = used(groups=lambda model: [model.bias])["optimizer"]
+    assert told == {"name": "SGD", "args": {"momentum": 0.9}, "untrained": 1}
+    assert reasons_of_groups(told) == ["1 parameter of the model is in no group of the optimizer, and stayed as before"]
 
 
 def test_an_optimizer_that_looks_at_its_parameters_is_made_of_the_network() -> None:

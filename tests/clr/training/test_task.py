@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -143,8 +144,60 @@ def test_a_run_is_scored_by_the_metric_in_its_direction(
     assert make(val=(X, Y), **changes).score == (name, direction, function)
 
 
-def test_without_validation_data_a_run_is_scored_by_its_loss_whatever_the_metric() -> None:
-    assert make(metric="accuracy", val=None).score == ("loss", "minimize", F.cross_entropy)
+class Distance:
+    higher_is_better = False
+
+    def __call__(self, _output: Any, _target: Any) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "name", "direction"),
+    [
+        (F.l1_loss, "l1_loss", "minimize"),
+        (partial(F.mse_loss, reduction="mean"), "mse_loss", "minimize"),
+        (lambda _output, _target: 0.0, "metric", "maximize"),
+        (Distance(), "Distance", "minimize"),
+    ],
+)
+def test_whether_a_larger_metric_is_better_is_told_by_itself_or_by_its_name(
+    metric: Any, name: str, direction: str
+) -> None:
+    assert make(val=(X, Y), metric=metric).score == (name, direction, metric)
+    assert make(val=(X, Y), metric=metric, direction="maximize").score == (name, "maximize", metric)
+
+
+LOADER = DataLoader(TensorDataset(X, Y), batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"metric": "accuracy"},
+            "metric: must be left out, or val given, whose examples it scores, but got 'accuracy'",
+        ),
+        ({"metric": custom}, "metric: must be left out, or val given, whose examples it scores"),
+        ({"val": (X, Y), "metric": "accuracy", "direction": "minimize"}, 'direction: must be "maximize", or left out'),
+        ({"train": LOADER, "batch_size": 8}, "batch_size: must be left out where train yields batches itself"),
+        ({"collate": list}, "collate: must be left out where train and val are no Dataset with a length"),
+        ({"train": LOADER, "workers": 1}, "workers: must be left out where train is no Dataset with a length, .* 1"),
+    ],
+)
+def test_what_would_not_be_used_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        make(**changes)
+
+
+def test_a_batch_size_that_is_the_loaders_own_says_nothing_new() -> None:
+    assert make(train=LOADER, batch_size=4).iterations_per_epoch == len(LOADER)
+
+
+def test_one_output_has_no_accuracy() -> None:
+    with pytest.raises(
+        InvalidArgument, match=r'metric: .* "accuracy" .* float32.8, 1., which has no two to choose from'
+    ):
+        accuracy(torch.zeros(8, 1), torch.zeros(8, dtype=torch.long))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from clr.tasks.networks import mlp
 from clr.training import packing
 from clr.training.loop import curve_of
 from clr.training.pack import train_together
-from clr.training.task import Task
+from clr.training.task import Task, optimizer
 from clr.trials.baselines import USUAL_BASELINES
 from clr.tuning.recommendation import Recommendation
 
@@ -162,12 +162,12 @@ def grouped() -> dict[str, Any]:
 
 def test_ones_own_objects_are_recommended_for_and_left_as_they_were(tmp_path: Path) -> None:
     own = grouped()
-    model, optimizer = own["model"], own["optimizer"]
+    model, made = own["model"], own["optimizer"]
     weights = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
     asked: dict[str, Any] = {"epochs": 4, "budget": 3, "save": tmp_path / "runs.db", "progress": False}
     found = clr.recommend(**own, **asked)
     assert torch.equal(nn.utils.parameters_to_vector(model.parameters()), weights)
-    assert ([group["lr"] for group in optimizer.param_groups], len(optimizer.state)) == ([0.001, 0.01], 0)
+    assert ([group["lr"] for group in made.param_groups], len(made.state)) == ([0.001, 0.01], 0)
     assert found.max_lr is not None
     assert found.evidence is not None
     assert found.optimizer == {"name": "SGD", "args": {"momentum": 0.9}, "lr_mult": [0.1, 1.0]}
@@ -342,3 +342,11 @@ def test_runs_of_a_pack_that_breaks_are_trained_one_after_the_other(
     monkeypatch.setattr(packing, "train_together", breaking)
     assert clr.range_test(digits, epochs=20, progress=False) == expected
     assert packed == [2]
+
+
+def test_a_changed_task_gets_no_runs_of_the_former(digits: Task, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"epochs": 10, "budget": 1, "save": tmp_path / "runs.db", "progress": False}
+    found = clr.recommend(digits, **asked)
+    changed = clr.recommend(digits.changed(optimizer=optimizer("AdamW")), **asked)
+    assert changed.optimizer != found.optimizer
+    assert changed.max_lr != found.max_lr
