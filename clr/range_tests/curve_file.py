@@ -5,7 +5,6 @@ are found by name, or picked; the others are left out, and it is said which.
 """
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from clr.errors import InvalidArgument, NotGiven
 from clr.range_tests.bounds import Bounds
-from clr.range_tests.curve_table import Table, table_of
+from clr.range_tests.curve_table import EXTREME, Table, of_each_run, run_column, table_of
 from clr.range_tests.recorded import Recording, read_recordings
 from clr.run import Direction, direction_of, words_of
 
@@ -78,7 +77,9 @@ def read_curve_file(data: bytes, picked: Picked = Picked()) -> CurveFile:
     >>> file.recordings[0].lr, file.recordings[0].loss
     ([0.1, 0.2], [2.5, 2.0])
     """
-    return _read(table_of(data), picked)
+    table = table_of(data)
+    named = {picked.lr, picked.loss, picked.metric} & {*table.columns}
+    return _read(table if any(" - " in name for name in named if name) else of_each_run(table), picked)
 
 
 def bounds_of_file(data: bytes, picked: Picked = Picked(), direction: Direction | None = None) -> Bounds:
@@ -115,11 +116,16 @@ def _read(table: Table, picked: Picked) -> CurveFile:
     loss = None if is_alone and metric is not None else _found("loss", picked.loss, table, _loss_likeness)
     names = {"lr": rate, "loss": loss, "metric": metric}
     losses, metrics = (_numbers(role, name, table) for role, name in (("loss", loss), ("metric", metric)))
-    seeds = [str(cell) for cell in table.columns["seed"]] if "seed" in table.columns else [""] * len(table.lines)
+    apart = "seed" if "seed" in table.columns else run_column(table)
+    seeds = [""] * len(table.lines) if apart is None else [str(cell) for cell in table.columns[apart]]
     rows, carried = _with_rates(list(zip(seeds, rates, losses, metrics, strict=True)))
     if not rows:
         raise InvalidArgument("lr", "must be recorded in at least one row", rate)
     notes = _notes(names, table) + said
+    runs = list(dict.fromkeys(seed for seed, *_ in rows))
+    if apart not in (None, "seed") and len(runs) > 1:
+        told = ", ".join(runs[:NAMED]) + (", ..." if len(runs) > NAMED else "")
+        notes.append(f"{len(runs)} runs, read as repetitions of one test: {told}")
     if carried:
         notes.append(f"{carried} rows without a rate have that of the row before")
     return CurveFile(recordings_of(rows), direction_of(_plain_name(metric or "")), notes)
@@ -264,7 +270,7 @@ def _words(name: str) -> set[str]:
 
 def _word_list(name: str) -> list[str]:
     """Words of a column's name, none of W&B's extremes."""
-    if re.search(r"__(MIN|MAX)$", name):
+    if EXTREME.search(name):
         return []
     return words_of(_plain_name(name))
 
@@ -302,6 +308,7 @@ def _notes(names: Mapping[str, str | None], table: Table) -> list[str]:
     if all(name in (None, role) for role, name in names.items()) and set(table.columns) <= {*COLUMNS, ""}:
         return []
     read = ", ".join(f"{role} from {name!r}" for role, name in names.items() if name is not None)
-    left = [name for name in table.columns if name and name not in (*names.values(), "seed")]
+    apart = ("seed", run_column(table))
+    left = [name for name in table.columns if name and name not in (*names.values(), *apart)]
     shown = ", ".join(left[:NAMED]) + (f" and {len(left) - NAMED} more" if len(left) > NAMED else "")
     return [f"columns read: {read}" + (f"; not read: {shown}" if left else "")]

@@ -1,8 +1,14 @@
-"""Tables of named columns in the files that others write: CSV of any delimiter, JSON, JSON lines, event files."""
+"""Tables of named columns in the files that others write: CSV of any delimiter, JSON, JSON lines, event files.
+
+Whatever its shape, a table has a row for each step: one of a row for each value, or of columns for each of some runs,
+is turned into that, with a column ``run`` that tells the runs apart.
+"""
 
 import csv
 import json
 import re
+import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +18,25 @@ from clr.range_tests.event_file import is_event_file, scalars
 
 DELIMITERS = "\t;,|"
 
+GZIP = b"\x1f\x8b"
+
+LARGEST = 2**26
+"""Bytes of a curve that was gzipped: a million rows."""
+
+NAMES, RUNS = ("key", "metric", "tag"), ("run", "run_id", "run id", "run_name", "run name", "name")
+"""Columns, in lower case, of the names of values where each has a row, and of the run that a row is of."""
+
 BINARY = {
-    b"\x1f\x8b": "gzip",
     b"PK": "a ZIP archive, as of Excel or NumPy",
     b"PAR1": "Parquet",
     b"\x93NUMPY": "a NumPy array",
     b"\x80": "a pickle",
 }
 """How files begin that people have and that are not read."""
+
+
+EXTREME = re.compile(r"__(MIN|MAX)$")
+"""How W&B's columns end that hold extremes of another."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +54,76 @@ def table_of(data: bytes) -> Table:
     Raises:
         InvalidArgument: there is none.
     """
+    data = _unpacked(data)
     if is_event_file(data):
         return _of_scalars(scalars(data))
     text = _text(data)
-    return _of_json(text) if text.lstrip()[:1] in ("{", "[") else _of_csv(text)
+    return _by_step(_of_json(text) if text.lstrip()[:1] in ("{", "[") else _of_csv(text))
+
+
+def run_column(table: Table) -> str | None:
+    """The column that says which run a row is of."""
+    return next(
+        (name for name in table.columns if name.lower() in RUNS and not all(map(_is_gap, table.columns[name]))), None
+    )
+
+
+def of_each_run(table: Table) -> Table:
+    """The table whose columns are those of several runs, named "run - column" as W&B does, with a row for each run."""
+    owned = {name: tuple(name.rsplit(" - ", 1)) for name in table.columns if " - " in name and not EXTREME.search(name)}
+    runs = list(dict.fromkeys(run for run, _ in owned.values()))
+    if len(runs) < 2:
+        return table
+    shared = [name for name in table.columns if " - " not in name]
+    count = len(table.lines)
+    columns: dict[str, list[Any]] = {"run": [run for run in runs for _ in range(count)]}
+    columns |= {name: [*table.columns[name]] * len(runs) for name in shared}
+    for column in dict.fromkeys(column for _, column in owned.values()):
+        names = [f"{run} - {column}" for run in runs]
+        columns[column] = [cell for name in names for cell in table.columns.get(name, [None] * count)]
+    return Table(columns, [*table.lines] * len(runs), table.decimal_comma)
+
+
+def _by_step(table: Table) -> Table:
+    """The table with a column for each name, where it has a row for each value, as MLflow and tbparse write it."""
+    known = {name.lower(): name for name in table.columns}
+    label = next((known[name] for name in NAMES if name in known), None)
+    if (
+        label is None
+        or not {"step", "value"} <= known.keys()
+        or any(_is_number(str(cell)) for cell in table.columns[label])
+    ):
+        return table
+    run = run_column(table)
+    runs = table.columns[run] if run else [""] * len(table.lines)
+    rows: dict[tuple[Any, float], dict[str, Any]] = defaultdict(dict)
+    each = (table.columns[label], table.columns[known["step"]], table.columns[known["value"]])
+    for of, name, step, value, line in zip(runs, *each, table.lines, strict=True):
+        if not _is_number(str(step)):
+            raise InvalidArgument("curve", f"must have the number of a step in line {line}", step)
+        rows[of, float(step)][str(name)] = value
+    steps = sorted(rows, key=lambda at: at[1])
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    columns = {name: [rows[at].get(name) for at in steps] for name in names}
+    return Table({"run": [of for of, _ in steps]} | columns, range(1, 1 + len(steps)), table.decimal_comma)
+
+
+def _is_gap(cell: Any) -> bool:
+    return cell is None or not str(cell).strip()
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The content of a file that was gzipped."""
+    if not data.startswith(GZIP):
+        return data
+    unpacking = zlib.decompressobj(wbits=31)
+    try:
+        whole = unpacking.decompress(data, LARGEST)
+    except zlib.error as error:
+        raise InvalidArgument("curve", f"must be whole where it is gzipped ({error})") from None
+    if unpacking.unconsumed_tail or not unpacking.eof:
+        raise InvalidArgument("curve", f"must be whole where it is gzipped, and of at most {LARGEST:,} bytes")
+    return whole
 
 
 def _text(data: bytes) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from clr.errors import InvalidArgument
+from clr.range_tests import curve_table
 from clr.range_tests.curve_file import CurveFile, Picked, read_curve_file, recordings_of
 from clr.range_tests.recorded import read_recordings
 
@@ -188,10 +189,56 @@ def test_a_file_that_is_no_curve_is_one_short_error(text: str, field: str, told:
     assert len(str(caught.value)) < 400
 
 
+PLAIN = "lr,loss\n0.1,2\n0.2,1\n"
+
+
+def test_a_file_that_was_gzipped_is_read_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = gzip.compress(PLAIN.encode())
+    assert read_curve_file(packed) == read(PLAIN)
+    with pytest.raises(InvalidArgument, match="curve: must be whole where it is gzipped, and of at most"):
+        read_curve_file(packed[:-9])
+    monkeypatch.setattr(curve_table, "LARGEST", 10)
+    with pytest.raises(InvalidArgument, match="of at most 10 bytes"):
+        read_curve_file(packed)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run,lr,loss\nred,.1,2\nred,.2,1\nblue,.1,3\nblue,.2,2\n",
+        "Name,step,lr,loss\nred,0,.1,2\nblue,0,.1,3\nred,1,.2,1\nblue,1,.2,2\n",
+        "Step,red - lr,red - train/loss,red - train/loss__MIN,blue - lr,blue - train/loss\n"
+        "0,.1,2,9,.1,3\n1,.2,1,9,.2,2\n",
+        "lr,red - loss,blue - loss\n.1,2,3\n.2,1,2\n",  # W&B with the rate along the axis
+        "Run,Run ID,metric,step,timestamp,value\n"  # MLflow's
+        "red,a,lr,0,9,.1\nred,a,lr,1,9,.2\nred,a,loss,0,9,2\nred,a,loss,1,9,1\n"
+        "blue,b,lr,0,9,.1\nblue,b,lr,1,9,.2\nblue,b,loss,0,9,3\nblue,b,loss,1,9,2\n",
+    ],
+)
+def test_each_run_in_a_file_is_a_curve_of_its_own_and_told(text: str) -> None:
+    file = read(text)
+    red, blue = file.recordings
+    assert ((red.lr, red.loss), (blue.lr, blue.loss)) == (([0.1, 0.2], [2.0, 1.0]), ([0.1, 0.2], [3.0, 2.0]))
+    assert file.notes[-1] == "2 runs, read as repetitions of one test: red, blue"
+
+
+def test_one_of_several_runs_may_be_picked() -> None:
+    text = "lr,red - loss,blue - loss\n.1,2,3\n.2,1,2\n"
+    assert values(text, loss="blue - loss") == ([0.1, 0.2], [3.0, 2.0])
+
+
+def test_values_that_have_a_row_each_are_put_side_by_side_by_their_step() -> None:
+    of_mlflow = {"metrics": [{"key": k, "value": v, "step": s} for k, s, v in (("lr", 0, 0.1), ("loss", 0, 2.0))]}
+    assert values(json.dumps(of_mlflow)) == ([0.1], [2.0])
+    assert values("step,tag,value\n10,lr,.2\n9,lr,.1\n10,loss,1\n9,loss,2\n") == ([0.1, 0.2], [2.0, 1.0])
+    with pytest.raises(InvalidArgument, match="curve: must have the number of a step in line 2, but got 'first'"):
+        read("step,tag,value\nfirst,lr,.2\n")
+
+
 def test_a_file_that_is_no_text_is_an_error() -> None:
     with pytest.raises(InvalidArgument, match="must be text in UTF-8"):
         read_curve_file(b"lr,loss\n\xff\xfe")
-    for content, kind in ((gzip.compress(b"lr,loss"), "gzip"), (pickle.dumps({}), "pickle"), (b"PK\x03\x04", "Excel")):
+    for content, kind in ((b"\x1f\x8b\x08", "gzip"), (pickle.dumps({}), "pickle"), (b"PK\x03\x04", "Excel")):
         with pytest.raises(InvalidArgument, match=kind):
             read_curve_file(content)
 
