@@ -443,6 +443,14 @@ class JobSpec(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _a_range_test_alone_compares_nothing(self) -> Self:
+        for field in ("seeds", "baselines"):
+            if self.search is None and self.confirm is not None and getattr(self.confirm, field) is not None:
+                rule = "must be null where search is: a range test alone compares nothing"
+                raise PydanticCustomError("no_search", rule, {"field": f"confirm.{field}"})
+        return self
+
+    @model_validator(mode="after")
     def _search_holds_a_whole_cycle(self) -> Self:
         if self.search is None:
             return self

@@ -1,14 +1,13 @@
 """A trainer of your own on a running service: a network in plain NumPy, its learning rate found over REST.
 
     clr serve &
-    python examples/external_numpy.py http://127.0.0.1:8000     # default: CLR_URL, or that address
+    python examples/external_numpy.py http://127.0.0.1:8000     # default: CLR_URL and CLR_TOKEN, or that address
 
 It asks for runs, trains and reports them until the job is over: ramps and short cycles of the range test first, then
 schedules beside each other.
 Several of these may work on one job: give them its id as second argument.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -27,9 +26,9 @@ ITERATIONS_PER_EPOCH = 1200 // BATCH
 Weights = list[np.ndarray]
 
 
-def main(url: str, job_id: str | None = None) -> None:
+def main(url: str | None = None, job_id: str | None = None) -> None:
     """Take part in a job, or submit one, and print what it found."""
-    with Client(url, os.environ.get("CLR_TOKEN")) as client:
+    with Client(url) as client:
         job = client.job(job_id) if job_id else begin(client)
         while (run := job.next_run()) is not None:
             for step, loss, weights in train(run.lr, run.steps, run.seed):
@@ -89,4 +88,4 @@ def score(weights: Weights) -> float:
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:] or [os.environ.get("CLR_URL") or "http://127.0.0.1:8000"]))
+    main(*sys.argv[1:])

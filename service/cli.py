@@ -154,7 +154,7 @@ def mcp() -> None:
     """Serve agents: the service's calls as MCP tools on standard input and output. Needs clr[mcp]."""
     from clr.client.tool_server import tool_server
 
-    tool_server(*_service()).run()
+    tool_server().run()
 
 
 @app.command()
@@ -353,12 +353,7 @@ def _sentence(error: Exception) -> str:
 def _client() -> "Client":
     from clr.client.sync import Client
 
-    return Client(*_service())
-
-
-def _service() -> tuple[str, str | None]:
-    """Address and token of the service to talk to."""
-    return os.environ.get("CLR_URL") or "http://127.0.0.1:8000", os.environ.get("CLR_TOKEN") or None
+    return Client()
 
 
 def _follow(job: "Job", json: bool) -> None:

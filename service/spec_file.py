@@ -24,6 +24,11 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, "must hold no aliases (*name)", mark)
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Of two values for one name YAML would take the last."""
+        _once([(self.construct_object(name, deep=True), None) for name, _ in node.value])
+        return super().construct_mapping(node, deep)
+
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -46,12 +51,26 @@ def read(path: str) -> dict[str, Any]:
     return spec
 
 
+def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The mapping of these pairs, none of which has another's name."""
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if str(name) in made:
+            raise InvalidArgument(str(name), "must be given once")
+        made[str(name)] = value
+    return made
+
+
 def _parse(path: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
+    except InvalidArgument:
+        raise
     except (ValueError, RecursionError):
         pass
     try:
         return yaml.load(text, _Loader)
+    except InvalidArgument:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidArgument(path, f"must be a job spec in JSON or YAML ({error})") from error

@@ -22,10 +22,10 @@ from clr.client.calls import (
     WAIT_S,
     Call,
     ClientError,
-    checked_url,
     job_path,
     refusal,
     retries,
+    service,
     unreachable,
 )
 from clr.client.event_stream import Event
@@ -116,8 +116,10 @@ class AsyncJob(JobDocument):
 class AsyncClient:
     """As ``clr.Client``, with the same arguments; usable in an ``async with`` statement."""
 
-    def __init__(self, url: str, token: str | None = None, timeout_s: float = 30.0, patience_s: float = 3.0):
-        self.url, self.patience_s = checked_url(url), patience_s
+    def __init__(
+        self, url: str | None = None, token: str | None = None, timeout_s: float = 30.0, patience_s: float = 3.0
+    ):
+        (self.url, token), self.patience_s = service(url, token), patience_s
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=timeout_s)
 

@@ -1,6 +1,7 @@
 """The calls of a clr service: what is sent, how its answer reads, when it is tried again. The clients do the I/O."""
 
 import math
+import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ SILENCE_S = 60.0
 """A stream of events this long without a byte is taken for dropped."""
 
 POLL_S = 0.5
+
+USUAL_URL = "http://127.0.0.1:8000"
+"""Where ``clr serve`` listens unless told otherwise."""
 
 WAIT_S = 2.0
 """Between two askings for a run while others must end first."""
@@ -180,11 +184,17 @@ def job_path(job_id: str, *rest: str) -> str:
     return "/".join(["/v1/jobs", quote(job_id, safe=""), *rest])
 
 
-def checked_url(url: str) -> str:
-    """The address of a service, without a slash at its end."""
+def service(url: str | None, token: str | None) -> tuple[str, str | None]:
+    """Address of a service, without a slash at its end, and the token to send.
+
+    Without an address both are the environment's, ``CLR_URL`` and ``CLR_TOKEN``, or this machine's usual one; a token
+    of the environment goes to no address that somebody else names.
+    """
+    if url is None:
+        url, token = os.environ.get("CLR_URL") or USUAL_URL, token or os.environ.get("CLR_TOKEN") or None
     if not url.startswith(("http://", "https://")):
         raise InvalidArgument("url", "must begin with http:// or https://", url)
-    return url.rstrip("/")
+    return url.rstrip("/"), token
 
 
 def retries(repeatable: bool, patience_s: float) -> dict[str, Any]:

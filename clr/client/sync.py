@@ -21,10 +21,10 @@ from clr.client.calls import (
     WAIT_S,
     Call,
     ClientError,
-    checked_url,
     job_path,
     refusal,
     retries,
+    service,
     unreachable,
 )
 from clr.client.event_stream import Event
@@ -154,7 +154,8 @@ class Client:
     """A connection to a clr service; usable in a ``with`` statement.
 
     Args:
-        url: where it is, e.g. ``http://127.0.0.1:8000``.
+        url: where it is, e.g. ``http://127.0.0.1:8000``; None: what ``CLR_URL`` says, else that, with the token
+            that ``CLR_TOKEN`` says.
         token: sent as a bearer token; None where the service asks for none.
         timeout_s: longest wait for one answer, seconds, > 0.
         patience_s: how long a call is tried again while the service cannot be reached, seconds, >= 0.
@@ -167,8 +168,10 @@ class Client:
     clr.errors.InvalidArgument: url: must begin with http:// or https://, but got 'localhost:8000'
     """
 
-    def __init__(self, url: str, token: str | None = None, timeout_s: float = 30.0, patience_s: float = 3.0):
-        self.url, self.patience_s = checked_url(url), patience_s
+    def __init__(
+        self, url: str | None = None, token: str | None = None, timeout_s: float = 30.0, patience_s: float = 3.0
+    ):
+        (self.url, token), self.patience_s = service(url, token), patience_s
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s)
 

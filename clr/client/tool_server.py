@@ -35,12 +35,11 @@ Document = dict[str, Any]
 READS = ToolAnnotations(read_only_hint=True)
 
 
-def tool_server(url: str, token: str | None = None) -> MCPServer[None]:
+def tool_server(url: str | None = None, token: str | None = None) -> MCPServer[None]:
     """The server; ``run()`` it, or connect a client to it.
 
     Args:
-        url: where the service is, e.g. ``http://127.0.0.1:8000``.
-        token: whose rights the tools have; None where the service asks for none.
+        url, token: as ``clr.Client``'s; the tools have the token's rights.
 
     Raises:
         InvalidArgument: ``url`` is not an http or https address.

@@ -316,6 +316,12 @@ def test_duplicates_are_an_error(field: str, values: list[str]) -> None:
     assert "items must be unique" in error["msg"]
 
 
+@pytest.mark.parametrize(("field", "value"), [("seeds", 3), ("baselines", ["fixed"])])
+def test_a_range_test_alone_has_no_comparison(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match="a range test alone compares nothing"):
+        JobSpec.model_validate({"task": "digits", "search": None, "confirm": {field: value}})
+
+
 def test_a_confirmation_may_do_without_baselines() -> None:
     assert JobSpec.model_validate(nested("confirm.baselines", [])).confirm is not None
 

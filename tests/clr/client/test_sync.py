@@ -109,6 +109,21 @@ def test_the_token_is_sent_with_each_call(relay: Relay) -> None:
     assert b"authorization: bearer secret\r\n" in relay.requests[0].lower()
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_without_arguments_address_and_token_are_the_environments(
+    kind: type[Client | AsyncClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CLR_URL", raising=False)
+    monkeypatch.setenv("CLR_TOKEN", "secret")
+    assert kind().url == "http://127.0.0.1:8000"
+    monkeypatch.setenv("CLR_URL", "https://clr.example/")
+    assert kind().url == "https://clr.example"
+    assert kind()._http.headers["Authorization"] == "Bearer secret"
+    assert "Authorization" not in kind("http://elsewhere")._http.headers, (
+        "it is not told a token that was not meant for it"
+    )
+
+
 def test_a_service_that_is_not_there_is_an_error_that_names_its_url() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
