@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import ceil, floor
+from math import ceil, floor, isclose
 from typing import Any
 
 from clr.errors import InvalidArgument
@@ -81,6 +81,11 @@ class Candidate:
     def steps(self) -> int:
         """Optimizer steps of the whole schedule; it ends where a cycle ends."""
         return 2 * self.cycles * self.stepsize
+
+    def has_shape_of(self, other: "Candidate") -> bool:
+        """Whether they differ in their rates alone, but for rounding."""
+        shapes = [(one.policy, one.cycles, one.step_size_up, one.step_size_down) for one in (self, other)]
+        return shapes[0] == shapes[1] and isclose(self.ratio, other.ratio, rel_tol=0.01)
 
     def run(self, seed: int) -> Run:
         """The training run that scores this schedule; it has a point at each cycle's end."""

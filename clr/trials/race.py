@@ -1,12 +1,12 @@
 """The race: candidates and baselines train side by side on fresh seeds that all share, and the field is halved.
 
 Training on the same seed takes most of what luck does out of a difference. Whoever has fallen behind gets no further
-seed, so that the trainings go to where the answer may still change. The range test's own schedule is in every round:
-nothing replaces it that was lucky once.
+seed, so that the trainings go to where the answer may still change. The favourite is in every round, which is the range
+test's own schedule, or one at a better rate (``clr.trials.location``): nothing replaces it that was lucky once.
 """
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -101,6 +101,8 @@ class Race:
 
     def __init__(self, entrants: Sequence[Entrant], direction: Direction, floor: float | None) -> None:
         self.entrants, self.sign, self.floor = list(entrants), 1 if direction == "maximize" else -1, floor
+        self.favourite = self.own
+        """Whom the others are compared with."""
 
     @property
     def own(self) -> Entrant:
@@ -162,13 +164,13 @@ class Race:
         return best - worst > FRAGILE * self.gain
 
     def rank(self, one: Entrant) -> float:
-        """Larger is better; by the difference to the range test's own on shared seeds."""
-        if one is self.own:
-            return 0.0 if self.own.mean is not None else -math.inf
-        lead = self.lead(one, self.own)
+        """Larger is better; by the difference to the favourite on shared seeds."""
+        if one is self.favourite:
+            return 0.0 if self.favourite.mean is not None else -math.inf
+        lead = self.lead(one, self.favourite)
         if lead is not None:
             return lead.difference
-        return self.sign * one.mean if one.mean is not None and self.own.mean is None else -math.inf
+        return self.sign * one.mean if one.mean is not None and self.favourite.mean is None else -math.inf
 
     def promise(self, one: Entrant) -> tuple[bool, float]:
         """Larger for those whose next training may change more.
@@ -176,7 +178,7 @@ class Race:
         A candidate that is ahead may be recommended; of the rest those come first whose difference is the nearest to
         counting, since the others are settled already, or as good as each other.
         """
-        lead = self.lead(one, self.own)
+        lead = self.lead(one, self.favourite)
         if lead is None:
             return False, self.rank(one)
         ahead = one.candidate is not None and lead.difference > 0
@@ -188,19 +190,24 @@ class Race:
     def winner(self) -> Entrant | None:
         """The candidate to recommend; None where each of them diverged.
 
-        The range test's own, unless another was trained on as many seeds, at least two, and is ahead by more than the
-        error of the difference; or the own is fragile and another is not.
+        The favourite, unless another was trained on as many seeds, at least two, and is ahead by more than the error of
+        the difference; or the favourite is fragile and another is not, on two seeds too.
         """
         ours = [one for one in self.entrants if one.candidate is not None and one.mean is not None]
-        solid = [one for one in ours if not self.is_fragile(one)] or ours
-        if not solid:
+        if not ours:
             return None
-        best = max(solid, key=self.rank)
-        if self.own not in solid:
+        seeds = min(2, len(self.favourite.values)) if self.favourite.mean is not None else 1
+        solid = [one for one in ours if len(one.values) >= seeds and not self.is_fragile(one)]
+        if not solid and self.favourite in ours:
+            return self.favourite
+        best = max(solid or ours, key=self.rank)
+        if self.favourite not in solid:
             return best
-        lead = self.lead(best, self.own)
-        proven = len(best.values) >= max(2, len(self.own.values)) and lead is not None and lead.difference > lead.error
-        return best if proven else self.own
+        lead = self.lead(best, self.favourite)
+        proven = (
+            len(best.values) >= max(2, len(self.favourite.values)) and lead is not None and lead.difference > lead.error
+        )
+        return best if proven else self.favourite
 
     @property
     def is_decided(self) -> bool:
@@ -248,41 +255,45 @@ def race_plan(
     race: Race,
     field: Sequence[Entrant],
     trainings: int,
-    seeds: Sequence[int],
+    seeds: Iterator[int],
     safer: Callable[[Candidate], Entrant],
-) -> Generator[list[Heat], list[float | None], Race]:
+) -> Generator[list[Heat], list[float | None], int]:
     """Rounds of the race: each a fresh seed for all that are still in it.
 
     Args:
         race: all that ever entered.
-        field: those who start, the range test's own first; no more than ``field_size(trainings)``.
+        field: those who start, no more than ``field_size(trainings)``; the first is the favourite once it has trained.
         trainings: how many there may be.
         seeds: fresh ones, at least half as many.
         safer: a safer entrant than the candidate given, when that turns out to be fragile.
+
+    Returns:
+        How many were trained.
     """
     left = trainings
-    for fresh in seeds:
-        field = field[:left]
-        if len(field) < 2 or race.is_decided:
-            return race
+    while field := [] if race.is_decided else field[:left]:
+        if field == [race.favourite]:
+            break  # nobody to compare it with
+        fresh = next(seeds)
         values = yield [Heat(one.make(fresh), one.params, one) for one in field]
         for one, value in zip(field, values, strict=True):
             one.values[fresh] = value
         left -= len(field)
+        race.favourite = field[0]
         field = _remaining(race, field)
-        if race.own.candidate is not None and race.is_fragile(race.own):
-            another = safer(race.own.candidate)
+        if race.favourite.candidate is not None and race.is_fragile(race.favourite):
+            another = safer(race.favourite.candidate)
             if all(one.params != another.params for one in race.entrants):
                 race.entrants.append(another)
-                field = [race.own, another, *field[1:]]
-    return race
+                field = [race.favourite, another, *field[1:]]
+    return trainings - left
 
 
 def _remaining(race: Race, field: Sequence[Entrant]) -> list[Entrant]:
-    """Half of the field, at least two, the range test's own among them: where another training may change most."""
+    """Half of the field, at least two, the favourite among them: where another training may change most."""
     count = max(2, math.ceil(len(field) / 2))
-    others = sorted((one for one in field if one is not race.own), key=race.promise, reverse=True)
-    return [race.own, *others[: count - 1]]
+    others = sorted((one for one in field if one is not race.favourite), key=race.promise, reverse=True)
+    return [race.favourite, *others[: count - 1]]
 
 
 def entrant_of(candidate: Candidate, name: str = "candidate") -> Entrant:
@@ -320,6 +331,7 @@ def verdict(race: Race, winner: Entrant, baselines: Sequence[Entrant]) -> tuple[
     """The winner beside the fixed rate (or the best baseline), in words, and a warning for each that did better."""
     if winner.mean is None:
         return "the recommended schedule diverged", ["a training of the recommended schedule diverged"]
+    baselines = [one for one in baselines if one.values.keys() & winner.values.keys()]
     if not baselines:
         return "no baseline was run", []
     leads = {one.name: race.lead(winner, one) for one in baselines}

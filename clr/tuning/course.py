@@ -3,9 +3,9 @@
 It is asked for one block of runs after the other; when a block is over, what its runs recorded decides what follows.
 """
 
+import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import floor
 from typing import Any
 
 from clr.range_tests.bounds import Bounds
@@ -13,6 +13,8 @@ from clr.range_tests.plan import RangeTest, range_test_plan
 from clr.run import Curve, fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import JobSpec
+from clr.trials.best_rate import BestRate
+from clr.trials.location import Location
 from clr.trials.race import Entrant, Heat, Race, baseline_entrant, entrant_of, field_size, race_plan
 from clr.trials.space import SearchSpace
 from clr.trials.study import Study
@@ -24,6 +26,9 @@ from clr.tuning.recommendation import Source
 
 ENOUGH_CANDIDATES = 3
 """Trainings of a search that are worth having; where the budget does not hold them, each is shorter."""
+
+FEWEST_AROUND = 2
+"""Trainings that may say which of two rates is better."""
 
 SHORTEST_TRIAL = 1 / 4
 """Share of the training below which a shorter one says nothing of it: the best rate moves with the length."""
@@ -53,6 +58,7 @@ class Course:
         self.range_test: RangeTest | None = None
         self.study: Study | None = None
         self.race: Race | None = None
+        self.location: Location | None = None
         self.bounds = recorded
         """What the range test says; None until it has ended."""
         self._first_bounds: Bounds | None = None
@@ -124,6 +130,19 @@ class Course:
         self.bounds = self.bounds_so_far(reason)
         self.found = self._own(self.training.length)
 
+    @property
+    def told_bounds(self) -> Bounds | None:
+        """What the range test says, as whole trainings around its rate have corrected it."""
+        bounds, found, location = self.bounds, self.found, self.location
+        if location is None or not location.tried or found is None or bounds is None or bounds.max_lr is None:
+            return bounds
+        assert bounds.interval is not None
+        best = location.best_rate.after_lengthening(self.training.length.steps / self.trial_length.steps)
+        moved = found.max_lr / bounds.max_lr
+        base = bounds.interval["base_lr"]
+        interval = {"base_lr": (base[0] * moved, base[1] * moved), "max_lr": best.interval}
+        return replace(bounds, interval=interval).noting(location.said(best))
+
     def own_of(self, bounds: Bounds, length: TrainingLength) -> Candidate | None:
         """The range test's own schedule, within the ranges of the search; None where it is inconclusive."""
         return bounds.candidate(length) if self.spec.search is None else self._space(length).own(bounds)
@@ -193,30 +212,27 @@ class Course:
         if self.race is None or extension == 0:
             named = len(self.spec.confirm.baselines or ()) if self.spec.confirm else 0
             self.trial_length = self._affordable_length(left, max(ENOUGH_CANDIDATES, 1 + len(extra) + named))
-        trainings = floor(left / self.trial_length.steps + 1e-9)
-        size = field_size(trainings)
-        if size < 2:
+        trainings = math.floor(left / self.trial_length.steps + 1e-9)
+        if field_size(trainings) < 2:
             self.reasons.append("the budget leaves no room to train the range test's answer beside others")
             return
         self.study = self.study or self._new_study()
         assert self.bounds is not None
         field = Field(self.spec, self.bounds, self._space(self.trial_length), self.study)
-        earlier = self.race if extension else None
-        starters = field.first(size, extra) if earlier is None else field.again(earlier, size)
-        entrants = list(dict.fromkeys([*(earlier.entrants if earlier else ()), *starters]))
-        race = self.race = Race(entrants, self.training.direction, self._floor)
-        used = len({seed for one in entrants for seed in one.values})
+        if self.race is None:
+            self.race = Race([field.recommended, *extra], self.training.direction, self._floor)
+        race = self.race
+        used = len({seed for one in race.entrants for seed in one.values})
         seeds = fresh_seeds(self.spec.seed, "race", used + trainings)[used:]
-        plan = race_plan(race, starters, trainings, seeds, field.safer)
-        values: list[float | None] | None = None
-        while True:
-            try:
-                heats = plan.send(values)  # type: ignore[arg-type]
-            except StopIteration:
-                break
-            block = Heats(stage, heats, self.study)
-            yield block
-            values = [told.value for told in block.ended]
+        fresh, spent = iter(seeds), 0
+        if most := self._trainings_around(trainings, extra):
+            self.location = self.location or Location(race, BestRate.of(self.bounds), field.at)
+            spent = yield from self._heats(self.location.rounds(most, fresh), stage)
+            starters = field.located(race, self.location.candidate(), field_size(trainings - spent))
+        else:
+            starters = field.starters(race, field_size(trainings))
+        race.entrants += [one for one in starters if one not in race.entrants]
+        yield from self._heats(race_plan(race, starters, trainings - spent, fresh, field.safer), stage)
         if missing := [one.name for one in starters if one.lr is not None and not one.values]:
             self.reasons.append(f"the budget left no room to compare with {', '.join(missing)}")
         spent = sum(len(set(one.values) & set(seeds)) for one in race.entrants)
@@ -225,6 +241,32 @@ class Course:
                 f"stopped after {spent} of {trainings} trainings: no other was expected to change the answer"
             )
         self._settle_race(stage)
+
+    def _heats(self, plan: Generator[list[Heat], list[float | None], int], stage: Stage) -> Generator[Block, None, int]:
+        """The plan's rounds as blocks; how many were trained."""
+        assert self.study is not None
+        values: list[float | None] | None = None
+        while True:
+            try:
+                heats = plan.send(values)  # type: ignore[arg-type]  # None starts a generator
+            except StopIteration as stop:
+                return int(stop.value)
+            block = Heats(stage, heats, self.study)
+            yield block
+            values = [told.value for told in block.ended]
+
+    def _trainings_around(self, trainings: int, extra: Sequence[Entrant]) -> int:
+        """How many may look for the best rate: none where the range test, or trials, are sure of it.
+
+        What follows takes the rest: the schedule at that rate, and each baseline that was named.
+        """
+        assert self.bounds is not None
+        assert self.spec.search is not None
+        if self.bounds.confidence == "high" or self.spec.search.trials is not None or extra:
+            return 0
+        named = len(self.spec.confirm.baselines or ()) if self.spec.confirm else 0
+        most = trainings if trainings == FEWEST_AROUND and not named else trainings - 1 - named
+        return most if most >= FEWEST_AROUND else 0
 
     def _affordable_length(self, left: float, enough: int) -> TrainingLength:
         """Of a trial: the whole training, or as long as ``enough`` of them may be."""
@@ -248,7 +290,7 @@ class Course:
             self._give_up(raced)
             return
         self.found = self._whole(winner.candidate)
-        if winner is not self.race.own:
+        if winner is not self.race.own and self.location is None:
             lead = self.race.lead(winner, self.race.own)
             by = "on seeds where it diverged" if lead is None else f"by {lead.difference:.3g} +- {lead.error:.2g}"
             self.reasons.append(f"ahead of the range test's own max_lr {self.race.own.params['max_lr']:.3g} {by}")

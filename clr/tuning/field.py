@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from clr.range_tests.bounds import Bounds
 from clr.schedules.cycles import Candidate
@@ -35,47 +36,51 @@ class Field:
         assert candidate is not None
         return candidate
 
-    def first(self, size: int, extra: Sequence[Entrant] = ()) -> list[Entrant]:
-        """Those who start: the range test's own, ``extra`` and the baselines that were named, which all enter."""
-        named = self._baselines if self._are_named else []
-        entered = [entrant_of(self.own, "recommended"), *extra, *named]
-        return self._filled(entered, max(size, len(entered)))
+    @property
+    def recommended(self) -> Entrant:
+        """The range test's own, as an entrant."""
+        return entrant_of(self.own, "recommended")
 
-    def again(self, race: Race, size: int) -> list[Entrant]:
-        """Those who go on with a race that has ended once: its own, the better half, and some that are new."""
-        earlier = sorted(race.entrants[1:], key=race.rank, reverse=True)
-        return self._filled([race.own, *earlier[: max(1, size // 2)]], size, race.entrants)
+    def starters(self, race: Race, size: int) -> list[Entrant]:
+        """Those who start: all so far where none has trained, else the favourite and the better half; and new ones."""
+        if not race.has_begun:
+            return self._filled(race.entrants, size, named=True)
+        earlier = sorted((one for one in race.entrants if one is not race.favourite), key=race.rank, reverse=True)
+        return self._filled([race.favourite, *earlier[: max(1, size // 2)]], size, race.entrants)
+
+    def located(self, race: Race, favourite: Entrant, size: int) -> list[Entrant]:
+        """Those who go on once the best rate has been looked for: the schedule at it, and baselines."""
+        return self._filled([favourite], size, race.entrants, named=True)
+
+    def at(self, max_lr: float) -> Entrant | None:
+        """The range test's own at another rate; None above the limit on the rate."""
+        if max_lr > (self.spec.range_test.max_lr or inf):
+            return None
+        like = self.own
+        made = self.space.length.propose(max_lr, like.max_lr / like.base_lr, like.cycles, like.policy, like.rise)
+        return entrant_of(made)
 
     def safer(self, candidate: Candidate) -> Entrant:
         """Half the rate, for a schedule that collapses on some seeds."""
-        return entrant_of(self._at(candidate.max_lr * SAFER, candidate))
+        ratio = candidate.max_lr / candidate.base_lr
+        rate = candidate.max_lr * SAFER
+        return entrant_of(self.space.length.propose(rate, ratio, candidate.cycles, candidate.policy, candidate.rise))
 
-    def _filled(self, entered: list[Entrant], size: int, known: Sequence[Entrant] = ()) -> list[Entrant]:
-        """Where the range test, or trials, are sure of the rate, baselines come before others; Optuna's come last."""
-        baselines, others = self._baselines, [entrant_of(one) for one in self._other_rates()]
-        assert self.spec.search is not None
-        sure = self.bounds.confidence != "low" or self.spec.search.trials is not None
-        wanted = [*baselines[:2], *others, *baselines[2:]] if sure else [*others, *baselines]
+    def _filled(
+        self, entered: Sequence[Entrant], size: int, known: Sequence[Entrant] = (), named: bool = False
+    ) -> list[Entrant]:
+        """Two baselines come before other rates, and further ones after them; Optuna's schedules come last."""
+        assert entered[0].candidate is not None
+        rate = entered[0].candidate.max_lr
+        baselines = [baseline_entrant(name, rate, self.space.length) for name in baselines_of(self.spec)]
+        others = [one for share in (SAFER, BOLDER) if (one := self.at(self.own.max_lr * share)) is not None]
+        wanted = [*baselines[:2], *others, *baselines[2:]]
+        if named and self.spec.confirm is not None and self.spec.confirm.baselines is not None:
+            entered, wanted = [*entered, *baselines], others
         new = [one for one in wanted if all(one.params != there.params for there in [*entered, *known])]
+        size = max(size, len(entered))
         lacking = max(0, size - len(entered) - len(new))
         return [*entered, *new][:size] + [entrant_of(candidate) for candidate in self.study.suggest(lacking)]
-
-    @property
-    def _baselines(self) -> list[Entrant]:
-        return [baseline_entrant(name, self.own.max_lr, self.space.length) for name in baselines_of(self.spec)]
-
-    @property
-    def _are_named(self) -> bool:
-        return self.spec.confirm is not None and self.spec.confirm.baselines is not None
-
-    def _other_rates(self) -> list[Candidate]:
-        """At half and at twice the rate, as far as the limit on the rate allows."""
-        highest = self.spec.range_test.max_lr or float("inf")
-        rates = (rate for share in (SAFER, BOLDER) if (rate := self.own.max_lr * share) <= highest)
-        return [self._at(rate, self.own) for rate in rates]
-
-    def _at(self, rate: float, like: Candidate) -> Candidate:
-        return self.space.length.propose(rate, like.max_lr / like.base_lr, like.cycles, like.policy, like.rise)
 
 
 def baselines_of(spec: JobSpec) -> Sequence[str]:

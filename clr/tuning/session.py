@@ -350,9 +350,10 @@ class Session:
         if course.race is not None and course.found is not None and course.race.has_begun:
             evidence, warnings = evidence_of(course.race, self.training, course.trial_length.epochs)
             alternatives = alternatives_of(course.race, self.training)
+        assert course.told_bounds is not None
         return Recommendation.of(
             course.source,
-            course.bounds,
+            course.told_bounds,
             course.found if course.bounds.max_lr is not None else None,
             **self._about(),
             evidence=evidence,

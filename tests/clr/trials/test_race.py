@@ -25,7 +25,7 @@ def safer(candidate: Candidate) -> Entrant:
 
 def run_race(worth: Worth, entrants: list[Entrant], trainings: int, floor: float | None = 0.1) -> Race:
     race = Race(entrants, "maximize", floor)
-    plan = race_plan(race, entrants, trainings, fresh_seeds(0, "race", trainings), safer)
+    plan = race_plan(race, entrants, trainings, iter(fresh_seeds(0, "race", trainings)), safer)
     values: list[float | None] | None = None
     spent = 0
     while True:

@@ -178,6 +178,41 @@ def test_a_baseline_that_was_named_is_trained_however_sure_the_range_test_is(
     assert session.steps_so_far <= session.predicted_steps
 
 
+def test_where_the_range_test_is_not_sure_trainings_around_its_rate_say_where_the_best_one_lies() -> None:
+    session = Session(JobSpec(task="digits", budget=5), TRAINING, recorded=DOUBTED)
+    *around, own, beside = finish(session, bowl())
+    assert [order.run.max_lr for order in around] == [1.0, 0.5, 2.0]
+    assert len({order.run.seed for order in around}) == 1
+    assert beside.params["name"] == "fixed"
+    assert own.run.seed == beside.run.seed != around[0].run.seed
+    found = session.recommendation
+    assert found is not None
+    assert found.max_lr == own.run.max_lr != 1.0, "what is recommended has been trained itself"
+    assert found.interval is not None
+    low, high = found.interval["max_lr"]
+    assert low < found.max_lr < high
+    assert high / low < 2.0 / 0.5
+    assert any("4 trainings at max_lr 0.5 to 2 put the best at" in reason for reason in found.reasons)
+    assert found.evidence is not None
+    assert [run["name"] for run in found.evidence.runs][:2] == ["recommended", "range_test"]
+
+
+@pytest.mark.parametrize("after", range(1, 10))
+def test_a_location_that_is_broken_off_goes_on_to_the_same_end(after: int) -> None:
+    def begun() -> Session:
+        return Session(JobSpec(task="digits", budget=9), TRAINING, extensions=[3], recorded=DOUBTED)
+
+    told: list[ToldRun] = []
+    whole, first = begun(), begun()
+    finish(whole, bowl())
+    finish(first, bowl(), stop_after=after, told=told.append)
+    second = begun()
+    second.restore(told)
+    finish(second, bowl())
+    assert second.recommendation == whole.recommendation
+    assert second.steps_so_far <= 12 * LENGTH.steps
+
+
 def test_a_named_baseline_for_which_the_budget_has_no_room_is_told() -> None:
     session = make(budget=3, confirm={"baselines": NAMED})
     ended = {order.params.get("name") for order in finish(session, bowl())}
