@@ -90,6 +90,11 @@ class Run:
         """Whether the rate rises all along: a run of the range test that is read, rather than scored."""
         return self.policy.endswith("_ramp")
 
+    def is_much_like(self, other: "Run") -> bool:
+        """Whether both are of one plan: the same policy on the same seed, for as long, but for rounding of the rate."""
+        known = [(one.policy, one.seed, one.steps, one.optimizer) for one in (self, other)]
+        return known[0] == known[1] and math.isclose(self.max_lr, other.max_lr, rel_tol=0.01)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; ``Run(**value)`` is the way back."""
         return asdict(self)

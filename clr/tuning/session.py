@@ -87,6 +87,11 @@ class Session:
                 return Waiting()
             self._next[stage] = number + 1
             order = Order(stage, number, *made)
+            if known is not None and not order.run.is_much_like(known.order.run):
+                self.fail(
+                    f"{stage} run {number} was recorded under another plan, by another version of clr: submit anew"
+                )
+                continue
             if known is not None:
                 self._repeated[stage, number] = known.repeated
                 if known.state != "running":

@@ -256,6 +256,20 @@ def test_where_every_training_diverges_nothing_that_did_is_recommended() -> None
         assert "every training diverged or failed" in found.reasons[0]
 
 
+@pytest.mark.parametrize("at", [0, 3, -1])
+def test_runs_that_were_recorded_under_another_plan_are_never_taken_for_those_of_this_one(at: int) -> None:
+    told: list[ToldRun] = []
+    first = make()
+    finish(first, bowl(), told=told.append)
+    other = told[at].order
+    told[at] = replace(told[at], order=replace(other, run=replace(other.run, max_lr=2 * other.run.max_lr)))
+    second = make()
+    second.restore(told)
+    assert finish(second, bowl()) == []
+    assert second.failure is not None
+    assert f"{other.stage} run {other.number} was recorded under another plan" in second.failure
+
+
 def test_a_failing_range_test_ends_the_session_with_the_reason() -> None:
     session = make()
     order = session.next()
