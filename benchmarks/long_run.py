@@ -84,7 +84,8 @@ def followed(client: Client, url: str, serve: psutil.Process, steps: int, traine
     """Submit the job and look at it until it is over."""
     epochs = steps / ITERATIONS_PER_EPOCH
     search = {"trials": 1, "stepsize_multiplier": [epochs / 2, epochs / 2]}
-    job = client.submit({"epochs": epochs, "search": search, "confirm": None} | trained)
+    asked = {"epochs": epochs, "range_test": {"seeds": 1}, "search": search, "confirm": None}
+    job = client.submit(asked | trained)
     most: dict[str, int] = {}
     changed, step, silent, page = time.monotonic(), -1, 0.0, 0.0
     while not job.refresh().finished:
@@ -96,6 +97,8 @@ def followed(client: Client, url: str, serve: psutil.Process, steps: int, traine
             page = page or (opened(f"{url}/jobs/{job.id}") if step > steps / 2 else 0.0)
         most = {part: max(most.get(part, 0), held) for part, held in memory(serve).items()}
         time.sleep(LOOK_EVERY_S)
+    if job.document["cost"]["steps"] < steps:
+        raise SystemExit(f"no run of {steps} steps was made: {job.recommendation().reasons}")
     return {
         "state": job.state,
         "seconds": round(job.document["cost"]["seconds"], 1),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clr.tuning.recommendation import better_alternatives
+from clr.tuning.recommendation import better_alternatives, instead_of
 
 
 def data(value: Any) -> None:
@@ -93,11 +93,11 @@ def recommendation(found: Mapping[str, Any], as_json: bool) -> None:
         return
     console = Console(soft_wrap=True)
     for other in better_alternatives(found):
-        console.print(Text(f"{other['name']} did better on the same seeds; its lines:\n{other['python']}"))
+        console.print(Text(f"{instead_of(other)}\n{other['python']}"))
     console.print(_bounds(found))
     if found.get("evidence"):
         console.print(_runs(found["evidence"]))
-        console.print(Text(found["evidence"]["verdict"]))
+        console.print(Text(f"beside its baselines: {found['evidence']['verdict']}"))
     for kind in ("reasons", "warnings"):
         for line in found.get(kind) or []:
             console.print(Text(f"{kind.removesuffix('s')}: {line}"))

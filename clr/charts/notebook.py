@@ -33,7 +33,7 @@ def recommendation_html(found: "Recommendation") -> str:
 
     rows: dict[str, Any] = {name: getattr(found, name) for name in ("policy", "base_lr", "max_lr", "stepsize")}
     rows |= {"confidence": f"{found.confidence}, from the {found.source.replace('_', ' ')}"}
-    rows |= {"verdict": found.evidence and found.evidence.verdict}
+    rows |= {"beside its baselines": found.evidence and found.evidence.verdict}
     rows |= {"reasons": "; ".join(found.reasons), "warnings": "; ".join(found.warnings)}
     shown = None
     if found.stepsize is not None and found.iterations_per_epoch is not None:

@@ -48,10 +48,15 @@ def _load(key: str) -> Task:
 
 
 def inspect_task(task: Task) -> dict[str, Any]:
-    """``iterations_per_epoch``, ``metric`` and ``direction`` of a task, and what it is ``trained_with``."""
+    """``iterations_per_epoch``, ``metric`` and ``direction`` of a task, and what it is ``trained_with``.
+
+    That is its optimizer and batch size, and what there is to remark.
+    """
     metric, direction, _ = task.score
     batch_size = getattr(task.train, "batch_size", None) if examples(task.train) is None else task.batch_size
-    used = {"optimizer": _optimizer(task), "batch_size": batch_size}
+    used = {"optimizer": _optimizer(task), "batch_size": batch_size} | (
+        {"remarks": task.remarks} if task.remarks else {}
+    )
     about = {"iterations_per_epoch": task.iterations_per_epoch, "metric": metric, "direction": direction}
     return about | {"trained_with": used}
 

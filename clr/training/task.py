@@ -134,9 +134,9 @@ class Task:
         loss: ``loss(output, target)`` -> scalar tensor, the mean over the batch. May be negative. Default: the model
             computes its own.
         val: as ``train``; None scores a run by its training loss alone.
-        metric: of the validation data: ``"accuracy"``, ``"loss"``, or ``metric(output, target)`` -> mean over the
-            batch's examples; batches are averaged by their number of examples. None: no metric, the validation loss
-            (if any) is minimised.
+        metric: of the validation data, without which it is not used and the reasons say so: ``"accuracy"``,
+            ``"loss"``, or ``metric(output, target)`` -> mean over the batch's examples; batches are averaged by their
+            number of examples. None: no metric, the validation loss (if any) is minimised.
         direction: whether a larger metric is better. Default: what a metric's ``higher_is_better`` says, as
             torchmetrics' do, else its name (see ``clr.run.direction_of``), else maximize. A loss is always minimised.
         optimizer: called with the parameter groups, returns a torch optimizer. See ``clr.training.task.optimizer``.
@@ -209,10 +209,8 @@ class Task:
         _require("compile", self.compile, f"must be true, false or one of {', '.join(backends)}", known)
 
     def _check_judging(self) -> None:
-        """What runs are judged by is there, and the better way of it is known."""
+        """The better way of what runs are judged by is known."""
         judged = self.metric in (None, "loss")
-        rule = "must be left out, or val given, whose examples it scores"
-        _require("metric", self.metric, rule, judged or self.val is not None)
         rule = 'must be "minimize", or left out, where runs are judged by a loss'
         _require("direction", self.direction, rule, not judged or self.direction != "maximize")
         rule = 'must be "maximize", or left out, where runs are judged by their accuracy'
@@ -221,8 +219,8 @@ class Task:
     def _check_batching(self) -> None:
         """Nothing is said of batches that are made elsewhere."""
         own = getattr(self.train, "batch_size", None)
-        made = self.batch_size in (Task.batch_size, own) or examples(self.train) is not None
-        _require("batch_size", self.batch_size, "must be left out where train yields batches itself", made)
+        made = own is None or self.batch_size in (Task.batch_size, own) or examples(self.train) is not None
+        _require("batch_size", self.batch_size, f"must be left out, or train's own, {own}", made)
         of = [is_dataset(self.train), is_dataset(self.val)]
         rule = "must be left out where {} no Dataset with a length"
         _require("collate", self.collate, rule.format("train and val are"), self.collate is None or any(of))
@@ -248,6 +246,13 @@ class Task:
         """Whether its optimizer is known to hold the whole network in one group: else it takes a network to know."""
         plain = isinstance(self.optimizer, partial | type) and self.groups is nn.Module.parameters
         return plain and type(self) is Task
+
+    @property
+    def remarks(self) -> list[str]:
+        """What people should know of how its runs are judged."""
+        if self.val is None and self.metric not in (None, "loss"):
+            return ["there is no val to take the metric of: runs are judged by their training loss"]
+        return []
 
     @property
     def score(self) -> "tuple[str, Direction, Callable[[Any, Any], Any]]":

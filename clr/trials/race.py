@@ -38,6 +38,10 @@ SAFER, BOLDER = 0.5, 2.0
 """Of the range test's rate, where others are tried first: the factor within which the paper places the best rate."""
 
 
+NOT_COMPARED = "no baseline was trained beside it"
+"""The verdict where the trainings all went to the rate."""
+
+
 @dataclass(eq=False)
 class Entrant:
     """A schedule in the race: a candidate of ours, or a baseline at one rate.
@@ -328,25 +332,40 @@ def summary(one: Entrant, name: str | None = None) -> dict[str, Any]:
 
 
 def verdict(race: Race, winner: Entrant, baselines: Sequence[Entrant]) -> tuple[str, list[str]]:
-    """The winner beside the fixed rate (or the best baseline), in words, and a warning for each that did better."""
+    """The winner beside the baselines, in words, and a warning for each that did better.
+
+    Those that did better alone are named where there are any; else those that did worse, and those that did neither.
+    """
     if winner.mean is None:
         return "the recommended schedule diverged", ["a training of the recommended schedule diverged"]
     baselines = [one for one in baselines if one.values.keys() & winner.values.keys()]
     if not baselines:
-        return "no baseline was run", []
-    leads = {one.name: race.lead(winner, one) for one in baselines}
-    warnings = [
-        f"{did_better(one.name, one.lr or 0.0)}{-lead.difference:.3g} +- {lead.error:.2g}"
-        for one in baselines
-        if (lead := leads[one.name]) is not None and lead.counts and lead.difference < 0
-    ]
-    best = max(baselines, key=lambda one: -math.inf if one.mean is None else race.sign * one.mean).name
-    reference = "fixed" if "fixed" in leads else best
-    lead = leads[reference]
+        return NOT_COMPARED, []
+    leads = {one: race.lead(winner, one) for one in baselines}
+    better = [one for one, lead in leads.items() if lead is not None and lead.counts and lead.difference < 0]
+    if better:
+        return f"{_listed(better)} did better", [_warning(one, leads[one]) for one in better]
+    alike = [one for one, lead in leads.items() if lead is not None and not lead.counts]
+    ahead = [_ahead(one, leads[one]) for one in baselines if one not in alike]
+    said = [f"CLR ahead {' and '.join(ahead)}"] if ahead else []
+    said += [f"no difference to {_listed(alike)}"] if alike else []
+    return ", ".join(said), []
+
+
+def _ahead(one: Entrant, lead: Lead | None) -> str:
     if lead is None:
-        return f"CLR ahead: {reference} diverged", warnings
-    if not lead.counts:
-        return "no difference", warnings
-    if lead.difference > 0:
-        return f"CLR ahead by {lead.difference:.3g} +- {lead.error:.2g}", warnings
-    return f"{'a fixed rate' if reference == 'fixed' else reference} did better", warnings
+        return f"as {_plain(one)} diverged"
+    return f"by {lead.difference:.3g} +- {lead.error:.2g} of {_plain(one)}"
+
+
+def _warning(one: Entrant, lead: Lead | None) -> str:
+    assert lead is not None
+    return f"{did_better(one.name, one.lr or 0.0)}{-lead.difference:.3g} +- {lead.error:.2g}"
+
+
+def _listed(entrants: Sequence[Entrant]) -> str:
+    return " and ".join(map(_plain, entrants))
+
+
+def _plain(one: Entrant) -> str:
+    return "a fixed rate" if one.name == "fixed" else one.name.replace("_", " ")

@@ -268,6 +268,11 @@ class Course:
         most = trainings if trainings == FEWEST_AROUND and not named else trainings - 1 - named
         return most if most >= FEWEST_AROUND else 0
 
+    @property
+    def wants_baseline(self) -> bool:
+        """Whether the answer is to be compared with baselines."""
+        return self.spec.search is not None and bool(baselines_of(self.spec))
+
     def _affordable_length(self, left: float, enough: int) -> TrainingLength:
         """Of a trial: the whole training, or as long as ``enough`` of them may be."""
         assert self.spec.search is not None

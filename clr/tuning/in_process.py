@@ -17,7 +17,7 @@ from clr.spec import CyclicPolicy, JobSpec, RangeTestSpec, SearchSpec, checked
 from clr.trials.space import SearchSpace
 from clr.trials.study import Study
 from clr.tuning.orders import Order, Training
-from clr.tuning.recommendation import Recommendation, reasons_of_groups
+from clr.tuning.recommendation import Recommendation
 from clr.tuning.sequential import carry_out
 from clr.tuning.session import Session
 
@@ -111,7 +111,7 @@ def range_test(
         session = drive(task, Session(wanted, training_of(task, epochs)), progress=progress)
         tested = session.range_test
         assert tested is not None
-        reasons = [*tested.bounds.reasons, *reasons_of_groups(session.training.optimizer)]
+        reasons = [*tested.bounds.reasons, *session.remarks]
         return replace(tested, bounds=replace(tested.bounds, reasons=reasons))
 
 
@@ -128,6 +128,8 @@ def _taken(task: Any, given: Mapping[str, Any]) -> "Iterator[Task]":
     if task is not None:
         yield _checked_task(task)
         return
+    if own.get("metric", "loss") != "loss" and "val" not in own:
+        raise InvalidArgument("metric", "must be left out, or val given, whose examples it scores", own["metric"])
     from clr.training.borrowing import borrowed
 
     with borrowed(**own) as made:
@@ -340,7 +342,7 @@ def training_of(task: "Task", epochs: float) -> Training:
     about = inspect_task(task)
     used = about["trained_with"]
     length = TrainingLength(epochs, about["iterations_per_epoch"])
-    return Training(length, about["metric"], about["direction"], used["optimizer"], used["batch_size"])
+    return Training(length, about["metric"], about["direction"], **used)
 
 
 def drive(

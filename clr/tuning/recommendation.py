@@ -218,8 +218,7 @@ class Recommendation:
     def _better(self) -> str:
         """What to say first where another schedule clearly did better: which, and its lines, commented out."""
         return "".join(
-            f"# clr: {other['name']} at {other['lr']:.3g} did clearly better on the same seeds; its lines:\n"
-            + "".join(f"#   {line}\n" for line in other["python"].strip().splitlines())
+            f"# clr: {instead_of(other)}\n" + "".join(f"#   {line}\n" for line in other["python"].strip().splitlines())
             for other in better_alternatives(self.to_dict())
         )
 
@@ -274,6 +273,15 @@ def better_alternatives(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     warnings = document.get("warnings") or ()
     said = [(other, did_better(other["name"], other["lr"])) for other in document.get("alternatives") or ()]
     return [other for other, sentence in said if any(warning.startswith(sentence) for warning in warnings)]
+
+
+def instead_of(other: Mapping[str, Any]) -> str:
+    """What to say of an alternative that did clearly better, above its lines.
+
+    >>> instead_of({"name": "one_cycle", "lr": 0.25})
+    'one_cycle at 0.25 did clearly better on the same seeds; its lines:'
+    """
+    return f"{other['name']} at {other['lr']:.3g} did clearly better on the same seeds; its lines:"
 
 
 def _known(kind: Any, document: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,14 +18,17 @@ from clr.range_tests.bounds import Bounds
 from clr.range_tests.plan import RangeTest
 from clr.run import Point, record, value_of
 from clr.spec import JobSpec
-from clr.trials.race import Race
+from clr.trials.race import NOT_COMPARED, Race
 from clr.trials.study import Study
 from clr.tuning.blocks import Block, Trials
 from clr.tuning.cost import trainings_of_stages
 from clr.tuning.course import Course
 from clr.tuning.evidence import alternatives_of, evidence_of
 from clr.tuning.orders import Advice, Order, Over, RunState, Stage, ToldRun, Training, Waiting
-from clr.tuning.recommendation import PROVISIONAL, Recommendation, SpentCost, reasons_of_groups
+from clr.tuning.recommendation import PROVISIONAL, Evidence, Recommendation, SpentCost, reasons_of_groups
+
+COMPARED = 4
+"""Trainings more that are enough to compare an answer with a baseline."""
 
 
 class Session:
@@ -364,18 +367,29 @@ class Session:
             evidence=evidence,
             warnings=[*self._warnings, *warnings],
             alternatives=alternatives,
-            reasons=[*course.reasons, *reasons_of_groups(self.training.optimizer)],
+            reasons=[*course.reasons, *self._missing(evidence), *self.remarks],
         )
+
+    @property
+    def remarks(self) -> list[str]:
+        """What people should know of what is trained."""
+        return [*reasons_of_groups(self.training.optimizer), *self.training.remarks]
+
+    def _missing(self, evidence: Evidence | None) -> list[str]:
+        """What the budget did not reach, and the line that gets it."""
+        compared = evidence is not None and evidence.verdict != NOT_COMPARED
+        if compared or self.stage is not None or self.course.found is None or not self.course.wants_baseline:
+            return []
+        whole = sum(self.course.extensions) + (self.spec.budget or 0)
+        line = f"clr extend {self.job_id} --budget {COMPARED}" if self.job_id else f"budget={whole + COMPARED:g}"
+        return [f"not compared with a baseline, which {line} does"]
 
     def _provisional(self) -> Recommendation | None:
         bounds = self.course.bounds_so_far(PROVISIONAL)
         if bounds.max_lr is None:
             return None
-        candidate, reasons = (
-            self.course.own_of(bounds, self.training.length),
-            reasons_of_groups(self.training.optimizer),
-        )
-        return Recommendation.of("range_test", bounds, candidate, **self._about(), reasons=reasons)
+        candidate = self.course.own_of(bounds, self.training.length)
+        return Recommendation.of("range_test", bounds, candidate, **self._about(), reasons=self.remarks)
 
     def _about(self) -> dict[str, Any]:
         return {

@@ -62,6 +62,7 @@ def page(
         range_test=job.range_test,
         found=document,
         provisional=document is not None and PROVISIONAL in document["reasons"],
+        remarks=_remarks(job, document or {}),
         better=better_alternatives(document or {}),
         snippet=Recommendation.from_dict(document).to_python() if document else None,
         pictures=_pictures(job, found, tally),
@@ -103,6 +104,12 @@ def study(database: DatabaseOfApp, job_id: JobId) -> Response:
     if number is None:
         raise NotFound(f"job {job_id} has no study: its search has not begun")
     return RedirectResponse(f"/dashboard/studies/{number}", 303)
+
+
+def _remarks(job: Job, found: Document) -> list[str]:
+    """Reasons of what is recommended that the range test does not give: those stand beside its picture."""
+    read = ((job.range_test or {}).get("bounds") or {}).get("reasons", ())
+    return [reason for reason in found.get("reasons", ()) if reason not in read and job.range_test]
 
 
 def _trainings(text: str) -> float:

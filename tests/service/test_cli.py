@@ -72,7 +72,7 @@ FOUND = {
             {"name": "recommended", "mean": 0.97, "std": 0.001},
             {"name": "fixed", "lr": 0.05, "mean": 0.96, "std": 0.002},
         ],
-        "verdict": "CLR ahead by 0.01 +- 0.002",
+        "verdict": "CLR ahead by 0.01 +- 0.002 of a fixed rate",
     },
     "cost": {"steps": 100, "seconds": 1.0, "relative_to_one_training": 1.0},
 }

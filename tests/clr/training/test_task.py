@@ -173,13 +173,8 @@ LOADER = DataLoader(TensorDataset(X, Y), batch_size=4)
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        (
-            {"metric": "accuracy"},
-            "metric: must be left out, or val given, whose examples it scores, but got 'accuracy'",
-        ),
-        ({"metric": custom}, "metric: must be left out, or val given, whose examples it scores"),
         ({"val": (X, Y), "metric": "accuracy", "direction": "minimize"}, 'direction: must be "maximize", or left out'),
-        ({"train": LOADER, "batch_size": 8}, "batch_size: must be left out where train yields batches itself"),
+        ({"train": LOADER, "batch_size": 8}, "batch_size: must be left out, or train's own, 4, but got 8"),
         ({"collate": list}, "collate: must be left out where train and val are no Dataset with a length"),
         ({"train": LOADER, "workers": 1}, "workers: must be left out where train is no Dataset with a length, .* 1"),
     ],
@@ -187,6 +182,13 @@ LOADER = DataLoader(TensorDataset(X, Y), batch_size=4)
 def test_what_would_not_be_used_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidArgument, match=says):
         make(**changes)
+
+
+def test_without_validation_data_a_run_is_scored_by_its_loss_whatever_the_metric() -> None:
+    bare = make(metric="accuracy", val=None)
+    assert bare.score == ("loss", "minimize", F.cross_entropy)
+    assert bare.remarks == ["there is no val to take the metric of: runs are judged by their training loss"]
+    assert (make(metric="loss").remarks, make(metric="accuracy", val=(X, Y)).remarks) == ([], [])
 
 
 def test_a_batch_size_that_is_the_loaders_own_says_nothing_new() -> None:

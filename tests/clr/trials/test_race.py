@@ -93,6 +93,24 @@ def test_the_verdict_is_beside_the_fixed_rate(fixed: float, said: str) -> None:
     assert bool(warnings) == (fixed > 0.95)
 
 
+@pytest.mark.parametrize(
+    ("fixed", "one_cycle", "said"),
+    [
+        (0.9, 0.97, "one cycle did better"),
+        (0.97, 0.97, "a fixed rate and one cycle did better"),
+        (0.9, 0.9, "no difference to a fixed rate and one cycle"),
+        (0.6, 0.9, "CLR ahead by 0.3 +- 0.0092 of a fixed rate, no difference to one cycle"),
+        (None, 0.9, "CLR ahead as a fixed rate diverged, no difference to one cycle"),
+    ],
+)
+def test_the_verdict_speaks_of_every_baseline(fixed: float | None, one_cycle: float, said: str) -> None:
+    values = {"triangular": 0.9, "fixed": fixed, "one_cycle": one_cycle}
+    race = run_race(lambda run, seed: values[run.policy], field("fixed", "one_cycle"), 6)
+    text, warnings = verdict(race, race.own, race.entrants[1:])
+    assert text == said
+    assert len(warnings) == text.count("did better") + text.count(" and one cycle did better")
+
+
 def test_a_seed_that_is_left_goes_to_the_baseline_that_it_may_settle() -> None:
     race = run_race(lambda run, seed: {"fixed": 0.88, "one_cycle": 0.9}.get(run.policy, 0.9), field(*BOTH), 5)
     own, fixed, one_cycle = race.entrants

@@ -344,6 +344,14 @@ def test_runs_of_a_pack_that_breaks_are_trained_one_after_the_other(
     assert packed == [2]
 
 
+def test_a_metric_without_validation_data_is_refused_or_told() -> None:
+    with pytest.raises(InvalidArgument, match=r"metric: must be left out, or val given, .* but got 'accuracy'"):
+        clr.range_test(**grouped(), metric="accuracy")
+    own = grouped() | {"metric": "accuracy"}
+    bare = Task(model=lambda: nn.Linear(8, 2), **{name: own[name] for name in ("train", "loss", "metric")})
+    assert bare.remarks[0] in clr.range_test(bare, epochs=1, progress=False).bounds.reasons
+
+
 def test_a_changed_task_gets_no_runs_of_the_former(digits: Task, tmp_path: Path) -> None:
     asked: dict[str, Any] = {"epochs": 10, "budget": 1, "save": tmp_path / "runs.db", "progress": False}
     found = clr.recommend(digits, **asked)

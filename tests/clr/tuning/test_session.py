@@ -12,9 +12,10 @@ from clr.range_tests.bounds import Bounds
 from clr.run import Curve, Point, Run
 from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
+from clr.trials.race import NOT_COMPARED
 from clr.tuning.orders import Order, Over, ToldRun, Training, Waiting
 from clr.tuning.recommendation import PROVISIONAL
-from clr.tuning.session import Session
+from clr.tuning.session import COMPARED, Session
 from tests.clr.simulated import EDGE_OF_STABILITY, Simulate, bowl
 
 LENGTH = TrainingLength(20, 50)
@@ -432,3 +433,27 @@ def test_what_the_optimizer_does_to_rates_is_known_to_the_range_test() -> None:
         assert session.range_test is not None
         found.append(session.range_test.bounds.max_lr or 0)
     assert found[1] > 1.5 * found[0] > 0
+
+
+@pytest.mark.parametrize("confirm", [{}, {"baselines": []}])
+def test_where_no_baseline_was_trained_a_reason_names_the_line_that_does(confirm: dict[str, Any]) -> None:
+    told: list[ToldRun] = []
+    spec = JobSpec(task="digits", budget=3, confirm=confirm)
+    first = Session(spec, TRAINING, recorded=DOUBTED, job_id="17")
+    finish(first, bowl(), told=told.append)
+    found = first.recommendation
+    assert found is not None
+    assert found.evidence is not None
+    assert found.evidence.verdict == NOT_COMPARED
+    said = [reason for reason in found.reasons if reason.startswith("not compared with a baseline")]
+    if confirm:
+        assert said == []
+        return
+    assert said == ["not compared with a baseline, which clr extend 17 --budget 4 does"]
+    more = Session(spec, TRAINING, recorded=DOUBTED, extensions=[COMPARED])
+    more.restore(told)
+    finish(more, bowl())
+    assert more.recommendation is not None
+    assert more.recommendation.evidence is not None
+    assert more.recommendation.evidence.verdict != NOT_COMPARED
+    assert not any(reason.startswith("not compared") for reason in more.recommendation.reasons)
