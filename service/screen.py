@@ -123,8 +123,14 @@ def _runs(evidence: Mapping[str, Any]) -> Table:
     table = _table("run", "lr", f"{evidence['metric']} after {evidence['epochs']:g} epochs")
     for run in evidence["runs"]:
         rate = f"{run['lr']:.4g}" if run.get("lr") is not None else ""
-        table.add_row(run["name"], rate, f"{_number(run['mean'])} +- {_number(run['std'])}")
+        table.add_row(run["name"], rate, _mean_of(run))
     return table
+
+
+def _mean_of(run: Mapping[str, Any]) -> str:
+    if len(run.get("values", ())) == 1:
+        return f"{_number(run['mean'])}, one seed"
+    return f"{_number(run['mean'])} +- {_number(run['std'])}"
 
 
 def _number(value: float | None) -> str:

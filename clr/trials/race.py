@@ -6,9 +6,9 @@ test's own schedule, or one at a better rate (``clr.trials.location``): nothing 
 """
 
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from scipy.special import stdtrit
@@ -314,19 +314,13 @@ def baseline_entrant(name: str, max_lr: float, length: TrainingLength) -> Entran
 
 
 def summary(one: Entrant, name: str | None = None) -> dict[str, Any]:
-    """An entrant as evidence tells it: name, lr of a baseline, mean, std and values over its seeds."""
-    mean = one.mean
-    std = (
-        0.0
-        if len(one.known) < 2
-        else math.sqrt(sum((v - fmean(one.known)) ** 2 for v in one.known) / (len(one.known) - 1))
-    )
-    rate: Mapping[str, Any] = {} if one.lr is None else {"lr": one.lr}
+    """An entrant as evidence tells it: name, its highest rate, mean, std (0 of one seed) and values over its seeds."""
+    std = stdev(one.known) if len(one.known) > 1 else 0.0
     return {
         "name": name or one.name,
-        **rate,
-        "mean": mean,
-        "std": None if mean is None else std,
+        "lr": one.params["max_lr"],
+        "mean": one.mean,
+        "std": None if one.mean is None else std,
         "values": list(one.values.values()),
     }
 

@@ -56,7 +56,7 @@ class Evidence:
         metric, direction: what is compared, and whether larger is better.
         epochs: length of each run.
         seeds: runs per name, on seeds that no earlier stage used.
-        runs: name, mean and std over the seeds, and the baseline's own rate.
+        runs: name, highest rate, mean and std over the seeds, and the values.
         verdict: the paired difference with its standard error, in words.
     """
 
