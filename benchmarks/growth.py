@@ -67,7 +67,7 @@ class Curves:
         return length | {"trained_with": trained_with}
 
     def stream(self, _trainee: Any, _bundle: Any, run: dict[str, Any], about: Any, *_: Any) -> Iterator[Any]:
-        return ((about["attempt"], False, point) for point in curve(Run(**run)))
+        return ((about["attempt"], [(False, point)]) for point in curve(Run(**run)))
 
     def ready(self, streams: list[Any], timeout_s: float) -> list[Any]:
         return streams

@@ -1,5 +1,6 @@
 """Run a worker: ``python -m worker``, which is what ``clr worker`` does."""
 
+import gc
 import logging
 import os
 import signal
@@ -46,6 +47,7 @@ def main() -> int:
         if (cluster := _cluster(settings, worker)) is not None:
             engine = Engine(cluster, "~/.clr/code" if settings.ray_address else str(settings.home / "code"))
             engine.warm()
+            gc.freeze()  # what was imported stays: no collection need look at it again
             worker.work(engine)
             if cluster.loss() is None:
                 cluster.stop()

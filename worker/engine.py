@@ -109,7 +109,7 @@ class Engine:
         return found
 
     def next(self, stream: Stream) -> Report:
-        """What comes next in a stream: its attempt, whether it is from a checkpoint, and the point.
+        """What comes next in a stream: its attempt, and points, each with whether it is from a checkpoint.
 
         Raises:
             StopIteration: the run has ended.

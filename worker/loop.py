@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 SEEN_EVERY_S = 5.0
 """How often a worker says that it lives; half a minute of silence counts as gone."""
 
+NOTICED_WITHIN_S = 0.02
+"""How long the end of a job may go unnoticed, and its slot idle."""
+
 STOP_WITHIN_S = 6.0
 """How long the jobs under way may take to be handed back: Ray needs the rest of the ten seconds to a kill."""
 
@@ -74,10 +77,17 @@ class Worker:
                     continue
             except OUTAGE as error:
                 log.warning("the database does not answer: %s", error)
-            self.stopping.wait(self.settings.poll_s)
+            self._rest()
         if (loss := engine.cluster.loss()) is not None:
             log.warning("Ray is gone, its jobs are handed back: %s", loss)
         self._leave()
+
+    def _rest(self) -> None:
+        """Wait until it is time to look for a job: at once where one has ended."""
+        over = time.monotonic() + self.settings.poll_s
+        while all(thread.is_alive() for thread in self._threads) and (left := over - time.monotonic()) > 0:
+            if self.stopping.wait(min(left, NOTICED_WITHIN_S)):
+                return
 
     def _leave(self) -> None:
         """Let the jobs be handed back, and be forgotten."""

@@ -7,6 +7,7 @@ import _thread
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -23,8 +24,14 @@ Trainee = dict[str, Any]
 Requirements = Literal["refuse", "ignore", "install"]
 Direction = Literal["maximize", "minimize"]
 
-Report = tuple[int, bool, dict[str, Any]]
-"""A point on its way from Ray: the run's attempt, whether it is from a checkpoint, and the point."""
+Reported = tuple[bool, dict[str, Any]]
+"""A point on its way from Ray, and before it whether it is from a checkpoint."""
+
+Report = tuple[int, list[Reported]]
+"""Points of a run's attempt. The attempt goes with them, so that two attempts can never be spliced into one."""
+
+GATHER_S = 0.1
+"""Points that follow a report within so long share the next one: to send one takes as much time as ten short steps."""
 
 ASK_AGAIN_S = 0.05
 """How long an interrupt that comes within an import waits before it looks again."""
@@ -125,12 +132,12 @@ def train(
     threads: int,
     checkpoint: Place | None,
 ) -> Iterator[Report]:
-    """Points of one run. The attempt goes with each, so that two attempts can never be spliced into one."""
+    """The points of one run."""
     attempt = about["attempt"]
     with whole_imports():
         if "command" in trainee:
-            for reported in _program_points(trainee, bundle, run, about):
-                yield attempt, False, reported
+            for point in _program_points(trainee, bundle, run, about):
+                yield attempt, [(False, point)]
             return
 
         from clr.tasks import reference as training
@@ -139,8 +146,21 @@ def train(
         _turn_gradients_on()
 
         kept = None if checkpoint is None else Checkpoint(Path(checkpoint["path"]), trainee, checkpoint["every_s"])
-        for restored, point in training.points(_task(trainee, bundle), run, threads, kept):
-            yield attempt, restored, point
+        for points in gathered(training.points(_task(trainee, bundle), run, threads, kept)):
+            yield attempt, points
+
+
+def gathered(points: Iterator[Reported]) -> Iterator[list[Reported]]:
+    """The same points in order, those in one list that come sooner than ``GATHER_S`` after the list before."""
+    some: list[Reported] = []
+    told_at = time.monotonic()
+    for point in points:
+        some.append(point)
+        if (now := time.monotonic()) - told_at >= GATHER_S:
+            yield some
+            some, told_at = [], now
+    if some:
+        yield some
 
 
 def _turn_gradients_on() -> None:

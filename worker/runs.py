@@ -27,6 +27,9 @@ from worker.remote import Bundle, RunName, Trainee
 
 log = logging.getLogger(__name__)
 
+SHOW_EVERY_S = 1.0
+"""Trials that begin and end within so long are shown to Optuna's dashboard once."""
+
 WRITE_EVERY_S = 0.5
 """Points wait this long for one transaction: often enough to watch, rare enough for one writer on SQLite."""
 
@@ -50,6 +53,12 @@ class _Flight:
     @property
     def identity(self) -> dict[str, Any]:
         return {"stage": self.order.stage, "number": self.order.number, "attempt": self.attempt}
+
+    def take(self) -> dict[str, Any]:
+        """What is to be written of it: ``points``, and how many of their steps were ``restored``."""
+        taken = {"points": self.unwritten, "restored": self.restored}
+        self.unwritten, self.restored = [], 0
+        return taken
 
 
 class Runs:
@@ -86,10 +95,10 @@ class Runs:
         self.resources: Resources  # of one run, once there is a node that holds it
         self.bundle: Bundle | None = None
         self._flights: dict[Stream, _Flight] = {}
-        self._renewed = self._written = 0.0
+        self._renewed = self._written = self._shown = 0.0
+        self._over = self._unshown = False
         self._said: dict[str, Any] | None = None
         self._range_test_is_told = False
-        self._stage: Stage | None = None
 
     def carry_out(self, session: Session, mirror: StudyMirror) -> None:
         """Train what the session orders until it is over; its next run is taken whenever a slot is free.
@@ -99,20 +108,14 @@ class Runs:
             LeaseLost: another worker has taken the job over.
         """
         self.session, self.mirror = session, mirror
-        over = False
-        while not over or self._flights:
-            orders: list[Order] = []
-            while not over and self._has_room(len(orders)) and not isinstance(order := session.next(), Waiting):
-                if isinstance(order, Order):
-                    orders.append(order)
-                else:
-                    over = True
-            if orders:
-                self._start(orders)
+        while not self._over or self._flights:
             try:
-                if self._flights:
-                    self._go_on()
-                elif not over:  # no node has room for a single run: nodes come back
+                ended = self._go_on() if self._flights else []
+                told = [session.end(*flight.place) for flight in ended]
+                news = self._news() if ended else None
+                self._write(ended, told, news, self._orders(len(ended)))
+                self._show_study()
+                if not (self._flights or self._over):  # no node has room for a single run: nodes come back
                     pause(self.check)
             except LimitReached as limit:
                 session.limit(str(limit))
@@ -120,7 +123,7 @@ class Runs:
                 break
             except (Cancelled, RunFailed):
                 self.drop()
-                self._show_study("search", over=True)
+                self._show_study(over=True)
                 raise
         self._publish()
 
@@ -151,47 +154,40 @@ class Runs:
         with suppress(RayError):  # what cannot be cancelled has ended, with its machine
             self.engine.cancel(streams)
 
-    def _has_room(self, more: int) -> bool:
-        return len(self._flights) + more < self.engine.cluster.slots(self.resources)
-
-    def _start(self, orders: list[Order]) -> None:
-        """Begin runs, in one transaction for all."""
-        stage = orders[-1].stage
-        with self.database.begin() as session:
-            attempts = [self._begin(session, order) for order in orders]
-            if stage != self._stage:
-                self._tell_progress(session, stage)
-        for order, attempt in zip(orders, attempts, strict=True):
-            checkpoint = self.checkpoints.of(order.stage, order.number)
-            about: RunName = {"stage": order.stage, "number": order.number, "attempt": attempt}
-            run = order.run.to_dict()
-            stream = self.engine.stream(self.trainee, self.bundle, run, about, self.resources, checkpoint)
-            self._flights[stream] = _Flight(order, attempt, stream)
-        self._show_study(stage)
+    def _orders(self, free: int) -> list[Order]:
+        """Runs to begin, as many as there is room for where ``free`` of those under way have ended."""
+        orders: list[Order] = []
+        while not self._over and len(self._flights) - free + len(orders) < self.engine.cluster.slots(self.resources):
+            order = self.session.next()
+            if isinstance(order, Waiting):
+                break
+            if isinstance(order, Order):
+                orders.append(order)
+            else:
+                self._over = True
+        return orders
 
     def _begin(self, transaction: Transaction, order: Order) -> int:
         place: dict[str, Any] = {"stage": order.stage, "number": order.number}
         return runs.start(transaction, self.lease, **place, params=order.params, run=order.run.to_dict())
 
-    def _go_on(self) -> None:
-        """Wait a moment for points; write what is new, and what follows from the runs that have ended."""
+    def _launch(self, order: Order, attempt: int) -> None:
+        about: RunName = {"stage": order.stage, "number": order.number, "attempt": attempt}
+        checkpoint = self.checkpoints.of(order.stage, order.number)
+        run = order.run.to_dict()
+        stream = self.engine.stream(self.trainee, self.bundle, run, about, self.resources, checkpoint)
+        self._flights[stream] = _Flight(order, attempt, stream)
+
+    def _go_on(self) -> list[_Flight]:
+        """Wait a moment for points; the runs that have ended."""
         self.check()
         ready = self.engine.ready(list(self._flights), timeout_s=WRITE_EVERY_S / 2)
-        ended = [flight for stream in ready if self._has_ended(flight := self._flights[stream])]
-        if not ended and time.monotonic() - self._written <= WRITE_EVERY_S:
-            return
-        told = [self.session.end(*flight.place) for flight in ended]
-        self._write(ended, told)
-        for flight in ended:
-            del self._flights[flight.stream]
-            MEASURES.run_ended(flight.order.stage, self._written - flight.began)
-        if ended:
-            self._show_study(ended[-1].order.stage)
+        return [flight for stream in ready if self._has_ended(flight := self._flights[stream])]
 
     def _has_ended(self, flight: _Flight) -> bool:
-        """Take the next point of a run; whether there are no more, or none worth waiting for."""
+        """Take the next points of a run; whether there are no more, or none worth waiting for."""
         try:
-            attempt, restored, data = self.engine.next(flight.stream)
+            attempt, points = self.engine.next(flight.stream)
         except StopIteration:
             return True
         except LostRun as error:
@@ -200,8 +196,13 @@ class Runs:
         except RunFailed as error:
             self._fail(flight, str(error))
             raise
-        if attempt != flight.attempt:
-            return False
+        stop = attempt == flight.attempt and any(self._hear(flight, *point) for point in points)
+        if stop:
+            self.engine.cancel([flight.stream])
+        return stop
+
+    def _hear(self, flight: _Flight, restored: bool, data: dict[str, Any]) -> bool:
+        """Take a point; whether the run is worth no more of them."""
         point = Point.from_dict(data)
         flight.unwritten.append(data)
         if restored:
@@ -212,8 +213,6 @@ class Runs:
         stop = self.session.hear(*flight.place, [point], restored=restored).stop
         if self.session.reached is not None:
             raise LimitReached(self.session.reached)
-        if stop:
-            self.engine.cancel([flight.stream])
         return stop
 
     def _start_over(self, flight: _Flight, error: LostRun) -> None:
@@ -233,7 +232,7 @@ class Runs:
                 raise RunFailed(message)
         else:
             pause(self.check)
-        self._start([self.session.hand_out_again(*flight.place)])
+        self._write([], [], None, [self.session.hand_out_again(*flight.place)])
 
     def _fail(self, flight: _Flight, error: str) -> None:
         self._flights.pop(flight.stream, None)
@@ -248,34 +247,40 @@ class Runs:
                 error=error,
             )
 
-    def _write(self, ended: list[_Flight], told: list[ToldRun]) -> None:
-        """One transaction for all that is new: points, ends, progress."""
-        new = [flight for flight in self._flights.values() if flight.unwritten]
-        self._written = time.monotonic()
-        if not (new or ended):
+    def _write(
+        self, ended: list[_Flight], told: list[ToldRun], news: dict[str, Any] | None, orders: list[Order]
+    ) -> None:
+        """One transaction for all that is new: progress, points, ends, runs that begin. Points alone wait a moment."""
+        if not (ended or orders or time.monotonic() - self._written > WRITE_EVERY_S):
             return
-        news = self._news() if ended else None
+        self._written = time.monotonic()
+        flights = list(self._flights.values())
+        new = [flight for flight in flights if flight.unwritten and flight not in ended]
+        if not (new or ended or orders):
+            return
         with self.database.begin() as session:
+            tell_progress(session, self.lease, self.session, (orders or [flight.order for flight in flights])[0].stage)
             for flight in new:
-                some, restored = flight.unwritten, flight.restored
-                runs.append(session, self.lease, **flight.identity, points=some, restored=restored)
-                flight.unwritten, flight.restored = [], 0
+                runs.append(session, self.lease, **flight.identity, **flight.take())
             for flight, one in zip(ended, told, strict=True):
-                runs.finish(session, self.lease, **flight.identity, state=one.state, value=one.value, steps=one.steps)
-            self._tell_progress(session, next(iter(self._flights.values())).order.stage)
+                end: dict[str, Any] = {"state": one.state, "value": one.value, "steps": one.steps}
+                runs.finish(session, self.lease, **flight.identity, **end, **flight.take())
+            attempts = [self._begin(session, order) for order in orders]
             if news is not None:
                 self._recommend(session, news)
-
-    def _tell_progress(self, transaction: Transaction, stage: Stage) -> None:
-        tell_progress(transaction, self.lease, self.session, stage)
-        self._stage = stage
+        for flight in ended:
+            del self._flights[flight.stream]
+            MEASURES.run_ended(flight.order.stage, self._written - flight.began)
+        for order, attempt in zip(orders, attempts, strict=True):
+            self._launch(order, attempt)
+        self._unshown |= bool(ended or orders)
 
     def _publish(self) -> None:
         """Store what the session says at its end."""
         if (news := self._news(over=True)) is not None:
             with self.database.begin() as session:
                 self._recommend(session, news)
-        self._show_study("search", over=True)
+        self._show_study(over=True)
 
     def _news(self, *, over: bool = False) -> dict[str, Any] | None:
         """What the session recommends now, where that is new, or its last word."""
@@ -295,6 +300,9 @@ class Runs:
         optimizer = recommendations.optimizer_of(self.session.trained_with)
         recommendations.put(transaction, self.lease, document, task=self.session.spec.task, optimizer=optimizer)
 
-    def _show_study(self, stage: str, *, over: bool = False) -> None:
-        if stage == "search" and self.session.study is not None:
-            self.mirror.show(self.session.study, over=over)
+    def _show_study(self, *, over: bool = False) -> None:
+        """Show what has changed in the study, now and then: a trial costs Optuna's store as much as ten short runs."""
+        study, now = self.session.study, time.monotonic()
+        if study is not None and (over or (self._unshown and now - self._shown > SHOW_EVERY_S)):
+            self.mirror.show(study, over=over)
+            self._unshown, self._shown = False, now

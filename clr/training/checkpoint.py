@@ -43,16 +43,15 @@ class Checkpoint:
 
     def load(self, run: Mapping[str, Any], device: torch.device) -> dict[str, Any] | None:
         """What ``save`` wrote for the same ``run`` on the same kind of device; None where there is no such file."""
-        with suppress(FileNotFoundError):
-            try:
-                content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-                if content["identity"] == self._identity(run, device):
-                    state: dict[str, Any] = content["state"]
-                    return state
-            except FileNotFoundError:
-                raise
-            except UNREADABLE as error:
-                log.warning("a checkpoint is left aside, its run starts over: %s: %s", self.path, error)
+        try:
+            if not self.path.exists():  # torch takes its time to find that out
+                return None
+            content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+            if content["identity"] == self._identity(run, device):
+                state: dict[str, Any] = content["state"]
+                return state
+        except UNREADABLE as error:
+            log.warning("a checkpoint is left aside, its run starts over: %s: %s", self.path, error)
         return None
 
     def save(self, run: Mapping[str, Any], device: torch.device, state: dict[str, Any]) -> None:

@@ -289,8 +289,10 @@ class RunUnderWay:
     def load(self, checkpoint: Checkpoint) -> list[Point]:
         """Go on from where ``checkpoint`` was written, if it was for this run; the points yielded until then."""
         state = checkpoint.load(self.run.to_dict(), self.device)
+        if state is None:
+            return []
         tensors = _tensors(self.model)
-        if state is None or _shapes(tensors) != _shapes(state["tensors"]):  # the task's own code is another now
+        if _shapes(tensors) != _shapes(state["tensors"]):  # the task's own code is another now
             return []
         with torch.no_grad():
             for name, tensor in tensors.items():

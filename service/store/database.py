@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime
 from functools import cache
@@ -173,6 +173,17 @@ def insert_row(session: Session, model: type[Base], **values: Any) -> None:
     session.connection().execute(_insertion(model), values)
 
 
+def insert_rows(session: Session, model: type[Base], rows: Sequence[dict[str, Any]]) -> None:
+    """Insert several rows likewise."""
+    session.connection().execute(_insertion(model), rows)
+
+
+def insert_new(session: Session, model: type[Base], **values: Any) -> bool:
+    """Insert a row likewise, unless there is one with its key; whether there was none."""
+    insertion = _dialect(session).insert(model.__table__).inline().on_conflict_do_nothing()
+    return session.connection().execute(insertion, values, execution_options={"preserve_rowcount": True}).rowcount > 0
+
+
 def insert_object(session: Session, model: type[Stored], **values: Any) -> Stored:
     """Insert a row, likewise; its object as the database has it. The session does not know it."""
     statement, values = _returning(model), _defaults(model) | values
@@ -201,9 +212,13 @@ def _defaults(model: type[Base]) -> dict[str, Any]:
 
 def upsert(session: Session, model: type[Base], key: str, **values: Any) -> None:
     """Insert a row, or overwrite the one with the same ``key``; right also when two do it at once."""
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    dialect = _dialect(session)
     rest = {column: value for column, value in values.items() if column != key}
     session.execute(dialect.insert(model).values(**values).on_conflict_do_update(index_elements=[key], set_=rest))
+
+
+def _dialect(session: Session) -> Any:
+    return sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
 
 
 def migrate(url: str) -> None:

@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, case, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from clr.run import KEPT_STEPS, Point, record
 from service.store import events
 from service.store.clock import now
-from service.store.database import changed
+from service.store.database import changed, insert_new, insert_row, insert_rows
 from service.store.errors import Conflict, NotFound
 from service.store.jobs import Lease, fence
 from service.store.models import PointsRow, RunRow
@@ -30,22 +30,27 @@ def start(
 ) -> int:
     """Begin a run, or begin an unfinished one anew without its points; the number of the attempt."""
     fence(session, lease)
-    row = _find(session, lease.job_id, stage, number)
-    if row is not None and row.state != "running":
-        raise Conflict(f"a finished run is never repeated, but {_name(row)} is {row.state}: go on to the next one")
-    attempt, losses, repeated = (1, 0, 0) if row is None else (row.attempt + 1, row.losses, row.repeated + row.steps)
-    changed(session, delete(RunRow).where(*_key(RunRow, lease.job_id, stage, number)))
-    values = {"job_id": lease.job_id, "stage": stage, "number": number, "params": params, "run": run}
-    session.execute(insert(RunRow).values(**values, attempt=attempt, losses=losses, repeated=repeated))
+    values: dict[str, Any] = {"job_id": lease.job_id, "stage": stage, "number": number, "params": params, "run": run}
+    attempt = 1 if insert_new(session, RunRow, **values) else _start_again(session, **values)
     data = {"stage": stage, "number": number, "state": "running", "params": params}
     events.emit(session, lease.job_id, "trial", data)
     return attempt
 
 
+def _start_again(session: Session, *, job_id: str, stage: str, number: int, **values: Any) -> int:
+    row = get(session, job_id, stage, number)
+    if row.state != "running":
+        raise Conflict(f"a finished run is never repeated, but {_name(row)} is {row.state}: go on to the next one")
+    counts = {"attempt": row.attempt + 1, "losses": row.losses, "repeated": row.repeated + row.steps}
+    changed(session, delete(RunRow).where(*_key(RunRow, job_id, stage, number)))
+    insert_row(session, RunRow, job_id=job_id, stage=stage, number=number, **values, **counts)
+    return counts["attempt"]
+
+
 def lose(session: Session, lease: Lease, *, stage: str, number: int, attempt: int) -> int:
     """Note that a running attempt's own process ended before it; how often that has befallen the run."""
-    _write(session, lease, stage, number, attempt, losses=RunRow.losses + 1)
-    return get(session, lease.job_id, stage, number).losses
+    losses: int = _write(session, lease, stage, number, attempt, losses=RunRow.losses + 1).losses
+    return losses
 
 
 def append(
@@ -62,39 +67,10 @@ def append(
 
     ``restored``: steps of theirs that an earlier attempt trained, and this one read back.
     """
-    if not points:
-        return
-    again = {"repeated": max(0, get(session, lease.job_id, stage, number).repeated - restored)} if restored else {}
-    _write(session, lease, stage, number, attempt, steps=points[-1]["step"], **again)
-    steps = get(session, lease.job_id, stage, number).run.get("steps") or 0
-    key = _key(PointsRow, lease.job_id, stage, number)
-    newest = select(PointsRow.seq, PointsRow.data).where(*key).order_by(PointsRow.seq.desc()).limit(2)
-    before = list(reversed(session.execute(newest).all()))
-    recorded, first = [*(data for _, data in before), *points], len(before)
-    told = points
-    if steps > KEPT_STEPS:
-        recorded, first = _thinned(recorded[: len(before)], points, steps)
-        told = [point for point in points if point["metric"] is not None or point["diverged"]]
-        if not told and len(recorded) > len(before):
-            told = recorded[-1:]
-    begin = before[0].seq if before else 0
-    if first < len(before):
-        changed(session, delete(PointsRow).where(*key, PointsRow.seq >= begin + first))
-    row = {"job_id": lease.job_id, "stage": stage, "number": number, "attempt": attempt}
-    new = [row | {"seq": begin + at, "data": recorded[at]} for at in range(first, len(recorded))]
-    session.execute(insert(PointsRow), new)
-    if told:
-        data = {"stage": stage, "number": number, "points": [_told(point) for point in told]}
-        events.emit(session, lease.job_id, "points", data)
-
-
-def _thinned(
-    recorded: list[dict[str, Any]], new: Sequence[dict[str, Any]], steps: int
-) -> tuple[list[dict[str, Any]], int]:
-    """The points of a long run with what is new, and the first that is another since."""
-    points = [Point.from_dict(point) for point in recorded]
-    first = min([record(points, Point.from_dict(point), steps) for point in new])
-    return [point.to_dict() for point in points], first
+    if points:
+        known = {"steps": points[-1]["step"]} | _read_back(restored)
+        row = _write(session, lease, stage, number, attempt, **known)
+        _record(session, lease.job_id, stage, number, attempt, points, row.run.get("steps") or 0)
 
 
 def finish(
@@ -108,17 +84,68 @@ def finish(
     value: float | None,
     steps: int,
     error: str | None = None,
+    points: Sequence[dict[str, Any]] = (),
+    restored: int = 0,
 ) -> None:
-    """End a running attempt as complete, pruned or failed. The same end told twice is told once."""
+    """End a running attempt as complete, pruned or failed, after the ``points`` that it has not told yet, as for
+    ``append``. The same end told twice is told once."""
     value = value if value is not None and math.isfinite(value) else None
-    fence(session, lease)
-    row = get(session, lease.job_id, stage, number)
-    if row.attempt == attempt and (row.state, row.value) == (state, value):
-        return
     outcome = {"state": state, "value": value, "steps": steps, "error": error}
-    _write(session, lease, stage, number, attempt, finished_at=now(), **outcome)
+    row = _find_running(session, lease, stage, number, attempt, finished_at=now(), **outcome, **_read_back(restored))
+    if row is None:
+        before = get(session, lease.job_id, stage, number)
+        if before.attempt == attempt and (before.state, before.value) == (state, value):
+            return
+        raise _not_running(before, attempt)
+    if points:
+        _record(session, lease.job_id, stage, number, attempt, points, row.run.get("steps") or 0)
     data = {"stage": stage, "number": number, "params": row.params}
     events.emit(session, lease.job_id, "trial", data | outcome)
+
+
+def _read_back(steps: int) -> dict[str, Any]:
+    """What an attempt need not train again: it was read from its checkpoint."""
+    left = RunRow.repeated - steps
+    return {"repeated": case((left > 0, left), else_=0)} if steps else {}
+
+
+def _record(
+    session: Session,
+    job_id: str,
+    stage: str,
+    number: int,
+    attempt: int,
+    points: Sequence[dict[str, Any]],
+    steps: int,
+) -> None:
+    """Store new points of a run of so many steps, thinned where it is a long one, and tell of them."""
+    place = {"job_id": job_id, "stage": stage, "number": number}
+    new, told = [(point["step"], point) for point in points], points
+    if steps > KEPT_STEPS:
+        new, told = _thinned(session, place, points, steps)
+    insert_rows(session, PointsRow, [place | {"attempt": attempt, "seq": seq, "data": point} for seq, point in new])
+    if told:
+        data = {"stage": stage, "number": number, "points": [_told(point) for point in told]}
+        events.emit(session, job_id, "points", data)
+
+
+def _thinned(
+    session: Session, place: dict[str, Any], points: Sequence[dict[str, Any]], steps: int
+) -> tuple[list[tuple[int, dict[str, Any]]], list[dict[str, Any]]]:
+    """What of a long run is stored with its new points, in the place of its last ones, and what of them is told."""
+    key = _key(PointsRow, **place)
+    newest = select(PointsRow.seq, PointsRow.data).where(*key).order_by(PointsRow.seq.desc()).limit(2)
+    before = list(reversed(session.execute(newest).all()))
+    begin = before[0].seq if before else 0
+    joined = [Point.from_dict(row.data) for row in before]
+    first = min([record(joined, Point.from_dict(point), steps) for point in points])
+    if first < len(before):
+        changed(session, delete(PointsRow).where(*key, PointsRow.seq >= begin + first))
+    new = [(begin + at, joined[at].to_dict()) for at in range(first, len(joined))]
+    told = [point for point in points if point["metric"] is not None or point["diverged"]]
+    if not told and len(joined) > len(before):
+        told = [new[-1][1]]
+    return new, told
 
 
 def discard(session: Session, lease: Lease, *, stage: str, number: int) -> None:
@@ -191,15 +218,30 @@ def points(session: Session, job_id: str, stage: str, numbers: Sequence[int]) ->
     return found
 
 
-def _write(session: Session, lease: Lease, stage: str, number: int, attempt: int, **columns: Any) -> None:
+def _write(
+    session: Session, lease: Lease, stage: str, number: int, attempt: int, **columns: Any
+) -> Row[dict[str, Any], dict[str, Any], int]:
+    row = _find_running(session, lease, stage, number, attempt, **columns)
+    if row is None:
+        raise _not_running(get(session, lease.job_id, stage, number), attempt)
+    return row
+
+
+def _find_running(
+    session: Session, lease: Lease, stage: str, number: int, attempt: int, **columns: Any
+) -> Row[dict[str, Any], dict[str, Any], int] | None:
+    """Write to an attempt that is running; what it is of, None where it is not."""
     fence(session, lease)
     current = (*_key(RunRow, lease.job_id, stage, number), RunRow.attempt == attempt, RunRow.state == "running")
-    if not changed(session, update(RunRow).where(*current).values(**columns)):
-        row = get(session, lease.job_id, stage, number)
-        raise Conflict(
-            f"attempt {attempt} must be running, but {_name(row)} is {row.state} in attempt {row.attempt} "
-            f"with value {row.value}: drop what this attempt found"
-        )
+    written = update(RunRow).where(*current).values(**columns)
+    return session.connection().execute(written.returning(RunRow.run, RunRow.params, RunRow.losses)).one_or_none()
+
+
+def _not_running(row: RunRow, attempt: int) -> Conflict:
+    return Conflict(
+        f"attempt {attempt} must be running, but {_name(row)} is {row.state} in attempt {row.attempt} "
+        f"with value {row.value}: drop what this attempt found"
+    )
 
 
 def _find(session: Session, job_id: str, stage: str, number: int) -> RunRow | None:

@@ -35,3 +35,12 @@ def test_an_interrupt_that_waited_never_reaches_what_the_process_runs_next(
         importlib.import_module("last_module")
     time.sleep(4 * remote.ASK_AGAIN_S)
     del sys.modules["last_module"]
+
+
+def test_points_that_follow_at_once_come_in_one_list_and_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [(False, {"step": step}) for step in range(1, 4)]
+    monkeypatch.setattr(remote, "GATHER_S", 3600)
+    assert list(remote.gathered(iter(points))) == [points]
+    assert list(remote.gathered(iter([]))) == []
+    monkeypatch.setattr(remote, "GATHER_S", 0)
+    assert list(remote.gathered(iter(points))) == [[point] for point in points]

@@ -87,6 +87,22 @@ def test_followers_are_told_of_starts_points_and_ends(database: Database, lease:
     assert told(database, lease, "points") == [{"stage": "search", "number": 0, "points": few}]
 
 
+@pytest.mark.parametrize("steps", [20, 40_000])
+def test_an_end_may_bring_its_last_points_along(database: Database, lease: Lease, steps: int) -> None:
+    attempts = [start(database, lease, number, steps=steps) for number in (0, 1)]
+    few = [point(1), point(steps // 2), point(steps)]
+    append(database, lease, attempts[0], few[:1])
+    finish(database, lease, attempts[0], points=few[1:])
+    for one in few:
+        append(database, lease, attempts[1], [one], number=1)
+    finish(database, lease, attempts[1], number=1)
+    assert points_of(database, lease, 0) == points_of(database, lease, 1)
+    assert [one["state"] for one in told(database, lease, "trial")] == ["running", "running", "complete", "complete"]
+    with database.read() as session:
+        kinds = [one.kind for one in events.after(session, lease.job_id, 0) if one.data.get("number") == 0]
+    assert kinds == ["trial", "points", "points", "trial"]
+
+
 def test_an_unfinished_run_begins_anew_without_its_points(database: Database, lease: Lease) -> None:
     start(database, lease)
     append(database, lease, 1, [point(10), point(20)])
