@@ -1,12 +1,16 @@
 """Run a worker: ``python -m worker``, which is what ``clr worker`` does."""
 
 import gc
+import json
 import logging
 import os
 import signal
+import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from threading import Event
+from typing import Any
 
 import optuna
 import psutil
@@ -42,15 +46,20 @@ def main() -> int:
             print("error: the database is not migrated; run `clr migrate`", file=sys.stderr)
             return 1
         worker = Worker(settings, database, stopping)
-        worker.publish({})  # jobs can be accepted while Ray starts
         sweep(settings.checkpoints)
-        if (cluster := _cluster(settings, worker)) is not None:
+        with _describing() as tasks:  # while Ray starts
+            cluster = _cluster(settings, stopping)
+            worker.tasks = tasks()
+        if cluster is not None:
             engine = Engine(cluster, "~/.clr/code" if settings.ray_address else str(settings.home / "code"))
             engine.warm()
             gc.freeze()  # what was imported stays: no collection need look at it again
             worker.work(engine)
             if cluster.loss() is None:
                 cluster.stop()
+        elif not stopping.is_set():
+            worker.publish({})  # jobs can be checked meanwhile
+            stopping.wait(START_AGAIN_S)
     finally:
         database.dispose()
     if not stopping.is_set():
@@ -58,15 +67,33 @@ def main() -> int:
     return 0
 
 
-def _cluster(settings: Settings, worker: Worker) -> Cluster | None:
+@contextmanager
+def _describing() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Another process finds out which tasks there are to train, and what is given back waits for it.
+
+    It takes some seconds: torch comes with them, and this process needs none.
+    """
+    command = [sys.executable, "-P", "-m", "worker.probe", "tasks"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+
+        def tasks() -> list[dict[str, Any]]:
+            told, _ = process.communicate()
+            if process.returncode != 0:
+                raise subprocess.CalledProcessError(process.returncode, command)
+            described: list[dict[str, Any]] = json.loads(told)
+            return described
+
+        yield tasks
+
+
+def _cluster(settings: Settings, stopping: Event) -> Cluster | None:
     """Ray, as soon as it is there; None when that was not to be, and this process is of no more use for it."""
     try:
         return Cluster(settings.ray_address, settings.home, settings.cpus, settings.task_env)
     except SystemExit:  # Ray's answer to SIGTERM
-        worker.stopping.set()
+        stopping.set()
     except Exception as error:
         log.warning("there is no Ray, trying again in %g s: %s: %s", START_AGAIN_S, type(error).__name__, error)
-        worker.stopping.wait(START_AGAIN_S)
     return None
 
 

@@ -6,8 +6,8 @@ import socket
 import time
 import uuid
 from threading import Event, Thread
+from typing import Any
 
-from clr.tasks import describe_task, registered
 from service.settings import Settings
 from service.store import jobs, workers
 from service.store.database import Database
@@ -40,6 +40,7 @@ class Worker:
 
     def __init__(self, settings: Settings, database: Database, stopping: Event) -> None:
         self.settings, self.database, self.stopping = settings, database, stopping
+        self.tasks: list[dict[str, Any]] = []  # what it can train, once that is known
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._threads: list[Thread] = []
 
@@ -51,7 +52,7 @@ class Worker:
                 owner=self.owner,
                 host=socket.gethostname(),
                 slots=slots,
-                tasks=[describe_task(name) for name in registered()],
+                tasks=self.tasks,
             )
 
     def work(self, engine: Engine) -> None:

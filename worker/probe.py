@@ -1,4 +1,4 @@
-"""What Ray and torch see from here: ``python -m worker.probe ray|torch`` prints it as one line of JSON."""
+"""What there is of Ray, torch and tasks: ``python -m worker.probe ray|torch|tasks`` prints it as one line of JSON."""
 
 import json
 import sys
@@ -27,5 +27,12 @@ def torch() -> dict[str, Any]:
     return {"version": torch.__version__, "gpus": gpus}
 
 
+def tasks() -> list[dict[str, Any]]:
+    """What there is to train, as it is published; torch comes with it."""
+    from clr.tasks import describe_task, registered
+
+    return [describe_task(name) for name in registered()]
+
+
 if __name__ == "__main__":
-    print(json.dumps({"ray": ray, "torch": torch}[sys.argv[1]]()))
+    print(json.dumps({"ray": ray, "torch": torch, "tasks": tasks}[sys.argv[1]]()))

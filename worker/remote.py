@@ -108,8 +108,14 @@ def _within_import(frame: FrameType | None) -> bool:
 
 @ray.remote(num_cpus=1, max_retries=0)
 def warm() -> None:
-    """Import what training takes."""
+    """Import what training takes; torch leaves much of that to the first optimizer."""
+    import gc
+
+    import torch._dynamo  # noqa: F401
+
     import clr.tasks.reference  # noqa: F401
+
+    gc.freeze()  # what was imported stays: no collection need look at it again
 
 
 @ray.remote

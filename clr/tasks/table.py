@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.preprocessing import LabelEncoder, OneHotEncoder, StandardScaler
 
 from clr.errors import DataMissing, InvalidArgument
 from clr.tasks.split import Index
@@ -72,6 +71,8 @@ def _encoded(number: int, cells: Sequence[str], train: Index) -> NDArray[Any]:
     values = numbers(cells)
     if values is not None:
         return np.nan_to_num(_standardised(values, train))  # an empty cell is the mean
+    from sklearn.preprocessing import OneHotEncoder  # slow to import, here as below
+
     text = np.array(cells, object)[:, None]
     categories = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(text[train])
     if (count := len(categories.categories_[0])) > MOST_CATEGORIES:
@@ -88,6 +89,8 @@ def _standardised(values: NDArray[np.float64], train: Index) -> NDArray[np.float
     column = np.where(np.isfinite(values), values, np.nan)[:, None]
     if np.isnan(column[train]).all():
         return np.zeros_like(column)
+    from sklearn.preprocessing import StandardScaler
+
     return np.asarray(StandardScaler().fit(column[train]).transform(column))
 
 
@@ -100,6 +103,8 @@ def targets(cells: Sequence[str], train: Index, kind: Kind | None) -> tuple[NDAr
         few = values is None or (bool(np.all(values == np.round(values))) and len(np.unique(values)) <= FEW)
         kind = "classification" if few else "regression"
     if kind == "classification":
+        from sklearn.preprocessing import LabelEncoder
+
         classes = LabelEncoder().fit(cells)
         return classes.transform(cells).astype(np.int64), len(classes.classes_)
     if values is None or not np.isfinite(values).all():

@@ -162,7 +162,7 @@ class Task:
     val: Data | None = None
     metric: Literal["accuracy", "loss"] | Callable[[Any, Any], Any] | None = None
     direction: Direction | None = None
-    optimizer: Callable[[Iterable[Any]], Optimizer] = optimizer()
+    optimizer: Callable[[Iterable[Any]], Optimizer] = partial(torch.optim.SGD, lr=1e-3, momentum=0.9)
     groups: Callable[[nn.Module], Iterable[Any]] = nn.Module.parameters
     forward: Callable[[nn.Module, Batch], tuple[Any, Any]] = forward
     batch_size: int = 64

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 
 from optuna.exceptions import OptunaError
@@ -15,6 +15,7 @@ from clr.trials.study import StudyMirror
 from clr.tuning.cost import trainings_of_stages
 from clr.tuning.orders import Over
 from clr.tuning.session import Session
+from service.external.clock import CLOCK
 from service.store import jobs, recommendations, runs, sessions, studies
 from service.store.database import Database
 from service.store.errors import Conflict, NotFound
@@ -115,12 +116,12 @@ class ExternalJob:
         """Whether the trainer of a running run has given no report for too long, or said that it failed."""
         if row.run.get("lost"):
             return True
-        present = datetime.now(UTC)
         last = datetime.fromisoformat(row.run["reported_at"]) if "reported_at" in row.run else row.started_at
-        if last > present + SKEW:  # the clock was set back: it is silent from now on
-            note = row.run | {"reported_at": present.isoformat()}
+        silent = CLOCK.since(last)
+        if silent < -SKEW:  # the clock was set back: it is silent from now on
+            note = row.run | {"reported_at": CLOCK.look().isoformat()}
             runs.note(self.transaction, self.lease, stage=row.stage, number=row.number, run=note)
-        return present - last > timedelta(seconds=self.spec.limits.run_seconds or RUN_S)
+        return silent > timedelta(seconds=self.spec.limits.run_seconds or RUN_S)
 
     def running(self) -> list[RunRow]:
         """The runs that were handed out and have not ended."""
@@ -203,6 +204,7 @@ def expire(database: Database, job_id: str) -> None:
 
 def expire_all(database: Database) -> None:
     """End the jobs whose time is up while nobody reports."""
+    CLOCK.look()
     with database.read() as transaction:
         due = [job.id for job in jobs.attended(transaction) if _is_due(job)]
     for job_id in due:
@@ -217,4 +219,4 @@ def _is_due(job: Job) -> bool:
 
 def seconds_since_start(job: Job) -> float:
     """Since the job's first report; 0 before it."""
-    return 0.0 if job.started_at is None else max(0.0, (datetime.now(UTC) - job.started_at).total_seconds())
+    return 0.0 if job.started_at is None else max(0.0, CLOCK.since(job.started_at).total_seconds())

@@ -1,13 +1,13 @@
 """What a trainer of the user's own does: asks for the next run, reports its points, tells how it ended."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from clr.errors import InvalidArgument
 from clr.run import Run
 from clr.schedules.cycles import rate_of
 from clr.tuning.orders import Advice, Order, Waiting
+from service.external.clock import CLOCK
 from service.external.job import ExternalJob, attending
 from service.external.reports import LARGEST, Ended, OrderedRun, RunPoint
 from service.store import audit, runs
@@ -68,7 +68,7 @@ def report(
         session = job.session
         session.next()
         advice = session.hear(row.stage, number, [])  # type: ignore[arg-type]
-        note = {"reported_at": datetime.now(UTC).isoformat()} | ({"stop": advice.reason} if advice.stop else {})
+        note = {"reported_at": CLOCK.look().isoformat()} | ({"stop": advice.reason} if advice.stop else {})
         runs.note(job.transaction, job.lease, **place, run=row.run | note)
         job.tell_progress(row.stage)
         if session.reached is not None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from clr.tasks import describe_task
 from service.store import runs, studies
 from service.store.database import Database
 from tests.conftest import wait_until_gone
 from tests.worker.conftest import Work
+from worker.__main__ import _describing
 
 
 @contextmanager
@@ -45,6 +47,15 @@ def kill(process: subprocess.Popen) -> None:
         with suppress(psutil.NoSuchProcess):
             orphan.kill()
     wait_until_gone(family)
+
+
+def test_the_worker_itself_imports_no_torch_and_has_the_tasks_described() -> None:
+    program = "import sys, worker.__main__; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
+    with _describing() as tasks:
+        described = {one["name"]: one for one in tasks()}
+    assert described["digits"] == describe_task("digits")
 
 
 @pytest.mark.long
