@@ -5,6 +5,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Iterable
 from threading import Event, Thread
 from typing import Any
 
@@ -25,8 +26,25 @@ SEEN_EVERY_S = 5.0
 NOTICED_WITHIN_S = 0.02
 """How long the end of a job may go unnoticed, and its slot idle."""
 
+PATIENCE_S = 3.0
+"""A lease is renewed each second. One that has run out is lost once nobody renewed it for so long."""
+
 STOP_WITHIN_S = 6.0
 """How long the jobs under way may take to be handed back: Ray needs the rest of the ten seconds to a kill."""
+
+
+class Watch:
+    """Leases near their end, as one process sees them. A clock that jumps ends them all, and who is alive renews."""
+
+    def __init__(self, patience_s: float) -> None:
+        self.patience_s = patience_s
+        self._since: dict[tuple[str, int, float | None], float] = {}
+
+    def silent(self, leases: Iterable[tuple[str, int, float | None]]) -> list[str]:
+        """Jobs whose lease has not been renewed for as long as patience lasts, by this process's own steady clock."""
+        now = time.monotonic()
+        self._since = {lease: self._since.get(lease, now) for lease in leases}
+        return [job_id for (job_id, *_), since in self._since.items() if now - since >= self.patience_s]
 
 
 class Worker:
@@ -43,6 +61,7 @@ class Worker:
         self.tasks: list[dict[str, Any]] = []  # what it can train, once that is known
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._threads: list[Thread] = []
+        self._watch = Watch(min(PATIENCE_S, settings.lease_s / 2))
 
     def publish(self, slots: dict[str, float]) -> None:
         """Say which tasks this worker can train and how much it has to train them on; nothing: it has no Ray yet."""
@@ -107,11 +126,13 @@ class Worker:
 
     def _claim(self) -> bool:
         with self.database.begin() as session:
+            silent = self._watch.silent(jobs.ending(session, self._watch.patience_s))
             claimed = jobs.claim(
                 session,
                 owner=self.owner,
                 lease_s=self.settings.lease_s,
                 running_limit=self.settings.running_limit,
+                silent=silent,
             )
             if claimed is None:
                 return False

@@ -17,6 +17,7 @@ from clr.tuning.session import Session
 TABLE = """\
 CREATE TABLE IF NOT EXISTS saved_runs (
     session TEXT, stage TEXT, number INTEGER, run TEXT, params TEXT, state TEXT, value REAL, points TEXT,
+    repeated INTEGER,
     PRIMARY KEY (session, stage, number)
 )"""
 
@@ -43,24 +44,23 @@ class SavedRuns:
             raise InvalidArgument("save", f"must be an SQLite file that can be written ({error})", str(path)) from None
 
     def read(self) -> Iterator[ToldRun]:
-        """The runs that ended, by number."""
-        query = (
-            "SELECT stage, number, run, params, state, value, points FROM saved_runs WHERE session = ? ORDER BY number"
-        )
+        """The runs that ended or were broken off, by number."""
+        columns = "stage, number, run, params, state, value, points, repeated"
+        query = f"SELECT {columns} FROM saved_runs WHERE session = ? ORDER BY number"
         with closing(self._open()) as file:
             rows = file.execute(query, (self.key,)).fetchall()
-        for stage, number, run, params, state, value, points in rows:
+        for stage, number, run, params, state, value, points, repeated in rows:
             order = Order(stage, number, Run(**json.loads(run)), json.loads(params))
-            yield ToldRun(order, state, [Point.from_dict(point) for point in json.loads(points)], value)
+            yield ToldRun(order, state, [Point.from_dict(point) for point in json.loads(points)], value, repeated)
 
     def record(self, session: Session, told: ToldRun) -> None:
-        """Keep a run that has ended, and show its trial in the study of the session's name."""
+        """Keep a run that has ended or was broken off, and show its trial in the study of the session's name."""
         order = told.order
         points = json.dumps([point.to_dict() for point in told.points])
-        row = (json.dumps(order.run.to_dict()), json.dumps(order.params), told.state, told.value, points)
+        row = (json.dumps(order.run.to_dict()), json.dumps(order.params), told.state, told.value, points, told.repeated)
         with closing(self._open()) as file, file:
             file.execute(
-                "INSERT OR REPLACE INTO saved_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO saved_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (self.key, order.stage, order.number, *row),
             )
         if session.study is not None:

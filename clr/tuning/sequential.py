@@ -62,12 +62,21 @@ def carry_out(
             if saved is not None:
                 saved.record(session, told)
 
+        def keep() -> None:
+            if saved is not None:
+                for told in session.broken_off:
+                    saved.record(session, told)
+
         tell(None)
-        while orders := session.next_ones(together=pack is not None):
-            tell(orders[0])
-            for order in orders if pack is None else _packed(session, orders, pack, tell, end):
-                _follow(session, order, train, tell)
-                end(order)
+        try:
+            while orders := session.next_ones(together=pack is not None):
+                tell(orders[0])
+                for order in orders if pack is None else _packed(session, orders, pack, tell, end):
+                    _follow(session, order, train, tell, keep)
+                    end(order)
+        except BaseException:
+            keep()
+            raise
         assert not session.under_way, "a run is under way that nobody trains"
         tell(None)
     return session
@@ -99,8 +108,9 @@ def _follow(
     order: Order,
     train: Train,
     tell: Callable[[Order], None],
+    keep: Callable[[], None],
 ) -> None:
-    """Let a run be trained until it ends, or is worth no more steps."""
+    """Let a run be trained until it ends, or is worth no more steps; ``keep`` is called where an attempt is lost."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             for point in train(order, attempt):
@@ -113,3 +123,4 @@ def _follow(
             if attempt == ATTEMPTS or session.steps_so_far == 0:  # one that never reported is broken, not unlucky
                 raise
             session.hand_out_again(order.stage, order.number)
+            keep()

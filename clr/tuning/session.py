@@ -199,6 +199,14 @@ class Session:
         return [order for order, _ in self._under_way.values()]
 
     @property
+    def broken_off(self) -> list[ToldRun]:
+        """Those runs as they are told to a session that goes on later: they are trained anew, and their steps count."""
+        return [
+            ToldRun(order, "running", points, None, self._repeated.get((order.stage, order.number), 0))
+            for order, points in self._under_way.values()
+        ]
+
+    @property
     def standing(self) -> list[dict[str, Any]]:
         """Where each of them stands: stage, number, ``step`` of its ``steps``, and the loss since its last point."""
         return [

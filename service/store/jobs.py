@@ -166,14 +166,21 @@ def seconds_since_start(session: Session, job: Job) -> float:
 
 # queued -> running; running -> running under a new owner once the lease has run out
 def claim(
-    session: Session, *, owner: str, lease_s: float, running_limit: int | None = None
+    session: Session,
+    *,
+    owner: str,
+    lease_s: float,
+    running_limit: int | None = None,
+    silent: Sequence[str] | None = None,
 ) -> tuple[Job, Lease] | None:
     """Take the job of highest priority, the oldest among equals; None when there is none to take.
 
-    ``running_limit``: how many jobs of one token may run at once.
+    ``running_limit``: how many jobs of one token may run at once. ``silent``: of those whose lease has run out only
+    these are taken over; None: any.
     """
     waiting = WAITING if running_limit is None else and_(WAITING, _has_room(running_limit))
-    while (found := _candidate(session, waiting)) is not None:
+    lost = [ABANDONED] if silent is None else [and_(ABANDONED, Job.id.in_(silent))] if silent else []
+    while (found := _candidate(session, [waiting, *lost])) is not None:
         if running_limit is not None and found.submitted_by is not None:
             tokens.hold(session, found.submitted_by)
         same = (Job.id == found.id, Job.fencing_token == found.fencing_token, or_(waiting, ABANDONED))
@@ -200,9 +207,18 @@ def _has_room(running_limit: int) -> ColumnElement[bool]:
     return or_(Job.submitted_by.is_(None), Job.submitted_by.not_in(full))
 
 
-def _candidate(session: Session, waiting: ColumnElement[bool]) -> Row[str, int, int, str | None, str | None] | None:
+def ending(session: Session, within_s: float) -> list[tuple[str, int, float | None]]:
+    """Leases of workers that run out so soon unless they are renewed, or have: job, fencing token, end."""
+    near = or_(Job.lease_until < now_s() + within_s, Job.lease_until > now_s() + LONGEST_LEASE_S)
+    query = select(Job.id, Job.fencing_token, Job.lease_until).where(Job.mode.in_(WORKERS_MODES))
+    return [row._tuple() for row in session.execute(query.where(Job.state == "running", near))]
+
+
+def _candidate(
+    session: Session, conditions: Sequence[ColumnElement[bool]]
+) -> Row[str, int, int, str | None, str | None] | None:
     # One query each, because no index serves several conditions in the order of priority.
-    queries = [first(condition, mode) for condition in (waiting, ABANDONED) for mode in WORKERS_MODES]
+    queries = [first(condition, mode) for condition in conditions for mode in WORKERS_MODES]
     found = [session.execute(query).first() for query in queries]
     return min((row for row in found if row), key=lambda row: (-row.priority, row.id), default=None)
 

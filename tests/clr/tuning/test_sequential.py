@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from clr.errors import ProgramDied
 from clr.run import Point
 from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
 from clr.tuning.orders import Order, Training
+from clr.tuning.saved_runs import SavedRuns
 from clr.tuning.sequential import carry_out
 from clr.tuning.session import Session
 from tests.clr.simulated import bowl
@@ -50,3 +53,33 @@ def test_a_run_that_a_limit_broke_off_is_trained_anew_under_a_wider_one(tmp_path
     assert expected is not None
     assert found is not None
     assert (found.max_lr, found.reasons) == (expected.max_lr, expected.reasons)
+
+
+@pytest.mark.parametrize("broken_by", [KeyboardInterrupt, ProgramDied])
+def test_what_attempts_took_that_were_lost_counts_when_a_session_goes_on(
+    tmp_path: Path, broken_by: type[BaseException]
+) -> None:
+    save, whole = tmp_path / "saved.db", carry_out(session(None), train)
+    runs = 0
+
+    def interrupted(order: Order, attempt: int) -> Iterator[Point]:
+        nonlocal runs
+        runs += attempt == 1
+        for number, point in enumerate(train(order, attempt)):
+            if runs == 3 and number == 5 and (attempt == 2 or broken_by is ProgramDied):
+                raise broken_by("out of luck")
+            yield point
+
+    with pytest.raises(broken_by):
+        carry_out(first := session(None), interrupted, save=save)
+    again = session(None)
+    again.restore(SavedRuns(save, again).read())
+    again.next()
+    assert again.steps_so_far == first.steps_so_far
+    finished = carry_out(session(None), train, save=save)
+    spent = whole.steps_so_far + (first.broken_off[0].repeated + first.broken_off[0].steps)
+    assert finished.steps_so_far > whole.steps_so_far
+    assert finished.recommendation is not None
+    assert whole.recommendation is not None
+    assert finished.recommendation.max_lr == whole.recommendation.max_lr
+    assert finished.steps_so_far <= spent
