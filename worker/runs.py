@@ -120,6 +120,8 @@ class Runs:
             except LimitReached as limit:
                 session.limit(str(limit))
                 self.drop()
+                with self.database.begin() as transaction:  # of points that came since the last writing too
+                    tell_progress(transaction, self.lease, session, session.stage or "search")
                 break
             except (Cancelled, RunFailed):
                 self.drop()

@@ -211,7 +211,8 @@ def ending(session: Session, within_s: float) -> list[tuple[str, int, float | No
     """Leases of workers that run out so soon unless they are renewed, or have: job, fencing token, end."""
     near = or_(Job.lease_until < now_s() + within_s, Job.lease_until > now_s() + LONGEST_LEASE_S)
     query = select(Job.id, Job.fencing_token, Job.lease_until).where(Job.mode.in_(WORKERS_MODES))
-    return [row._tuple() for row in session.execute(query.where(Job.state == "running", near))]
+    rows = session.execute(query.where(Job.state == "running", near))
+    return [(job_id, fencing_token, end) for job_id, fencing_token, end in rows]
 
 
 def _candidate(

@@ -108,6 +108,7 @@ class _Counting(nn.Module):
 
     folder = ""
     last = 0
+    pause_s = 0.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,12 +121,13 @@ class _Counting(nn.Module):
                 steps = file.tell()
             if steps == self.last:
                 os._exit(1)
+            time.sleep(self.pause_s)
         return self.layers(x)
 
 
-def counts(folder: str, last: int = 0) -> clr.Task:
+def counts(folder: str, last: int = 0, pause_s: float = 0.0) -> clr.Task:
     """Counts its steps over all processes; the one that takes the step ``last`` ends without a word."""
-    _Counting.folder, _Counting.last = folder, last
+    _Counting.folder, _Counting.last, _Counting.pause_s = folder, last, pause_s
     return _task(_Counting)
 
 

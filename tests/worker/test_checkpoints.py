@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clr.training.loop import SYNC_STEPS
-from service.store import runs
+from service.store import recommendations, runs
 from service.store.database import Database
 from tests.worker.conftest import Work, working
 from worker.checkpoints import KEPT_S, Checkpoints, sweep
@@ -77,3 +77,29 @@ def test_checkpoints_that_nobody_writes_any_more_are_swept_and_others_are_kept(t
 
 def test_no_checkpoints_are_kept_where_their_number_of_seconds_is_zero(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path, "job", 0.0).of("search", 1) is None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_steps_of_a_lost_process_count_and_max_steps_strikes_in_mid_run(
+    database: Database, engine: Engine, tmp_path: Path
+) -> None:
+    calm, fatal = tmp_path / "calm", tmp_path / "fatal"
+    for folder in (calm, fatal):
+        folder.mkdir()
+    one_trial = SPEC | {"search": {"trials": 1}, "confirm": None}
+    with working(database, engine, tmp_path, checkpoint_seconds=0):
+        work = Work(database)
+        job = work.succeeded(work.submit("odd_tasks:counts", args={"folder": str(calm)}, **one_trial))
+        last = job.steps - 3  # of the trial, all of which fits when it begins
+        args = {"folder": str(fatal), "last": last, "pause_s": 0.02}
+        limited = {"limits": {"max_steps": job.steps}}
+        struck = work.succeeded(work.submit("odd_tasks:counts", args=args, **one_trial, **limited))
+    with database.read() as session:
+        (trial,) = runs.of_stage(session, struck.id, "search")
+        found = recommendations.get(session, struck.id)
+    assert (trial.attempt, trial.state) == (2, "failed")
+    assert 0 < trial.repeated <= last
+    assert job.steps < struck.steps < job.steps + trial.repeated, "it ended at the limit, in the middle of the run"
+    assert found is not None
+    assert f"limits.max_steps = {job.steps} was reached" in found.document["warnings"][0]

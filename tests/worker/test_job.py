@@ -1,15 +1,19 @@
 """Jobs, from their claim to their end, on a real Ray and both databases."""
 
 import time
+from datetime import UTC, datetime, timedelta
 
 import optuna
 import pytest
 import ray
 from optuna.trial import TrialState
+from sqlalchemy import update
 
 from clr.run import Curve, Point
 from clr.spec import JobSpec
 from service.store import jobs, recommendations, runs, studies
+from service.store.clock import now_s
+from service.store.models import Job
 from tests.worker.conftest import Work
 
 SMALL = {"epochs": 10, "search": {"trials": 4}, "confirm": {"seeds": 2, "baselines": ["fixed"]}}
@@ -183,6 +187,20 @@ def test_what_a_run_left_behind_in_its_process_is_not_the_next_ones(work: Work) 
     assert work.ended(work.submit("odd_tasks:leaves_gradients_off", search=None)).state == "failed"
     job = work.ended(work.submit("digits", epochs=8, search=None))
     assert (job.state, job.error) == ("succeeded", None)
+
+
+def test_a_clock_that_leaps_ahead_takes_no_job_from_a_worker_that_is_alive(work: Work) -> None:
+    job_id = work.submit("odd_tasks:slow", epochs=30, search=None, limits={"max_seconds": 600})
+    work.until(job_id, lambda job: job.stage == "range_test")
+    for _ in range(2):
+        with work.database.begin() as session:  # as it is seen after a leap of two hours
+            hours = {"lease_until": now_s() - 7200, "started_at": datetime.now(UTC) - timedelta(hours=2)}
+            session.execute(update(Job).where(Job.id == job_id).values(**hours))
+        work.until(job_id, lambda job: job.state == "succeeded" or job.lease_until > time.time())
+    job = work.succeeded(job_id)
+    assert job.fencing_token == 1
+    assert {row.attempt for row in rows(work, job_id, "range_test")} == {1}
+    assert recommendation(work, job_id)["warnings"] == []
 
 
 def test_a_run_that_is_lost_every_time_fails_its_job(work: Work) -> None:

@@ -68,6 +68,26 @@ def test_a_clock_set_forward_costs_a_job_its_worker_and_nothing_else(database: D
         assert jobs.get(session, job_id).state == "succeeded"
 
 
+def test_of_leases_that_ran_out_only_those_that_are_named_are_taken_over(database: Database) -> None:
+    silent, alive, waiting = (submit(database) for _ in range(3))
+    first, second = claim(database), claim(database)
+    with database.read() as session:
+        assert jobs.ending(session, 3) == []
+        assert {job_id for job_id, *_ in jobs.ending(session, 61)} == {silent, alive}
+    for job_id in (silent, alive):
+        restored(database, job_id, lease_until=now_s() - 7200)
+
+    def taken(named: list[str]) -> str | None:
+        with database.begin() as session:
+            found = jobs.claim(session, owner="another", lease_s=60, silent=named)
+        return None if found is None else found[0].id
+
+    with database.read() as session:
+        tokens = {job_id: fencing_token for job_id, fencing_token, _ in jobs.ending(session, 3)}
+    assert tokens == {silent: first.fencing_token, alive: second.fencing_token}
+    assert [taken([]), taken([]), taken([silent]), taken([silent])] == [waiting, None, silent, None]
+
+
 @pytest.mark.parametrize("hours", [-5, 5])
 @pytest.mark.parametrize("attempts", [0, 1, 4])
 def test_a_notice_is_told_whatever_the_clock_does(database: Database, hours: float, attempts: int) -> None:
