@@ -17,10 +17,14 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 from service.store import studies
 from service.store.database import Database, migrate
+
+settings.register_profile("unhurried", deadline=None)  # a machine may be busy with other tests
+settings.load_profile("unhurried")
 
 LONGEST_FIRST = ("e2e", "worker", "test_benchmarks.py", "service", "clr")
 """Of two processes that take one file after the other, none is left with a long one at the end."""

@@ -12,6 +12,10 @@ from clr.schedules.policies import CYCLIC, DECAYING, is_number, schedule
 LONGEST_MULTIPLIER = 10.0
 """The paper's longest stepsize, in epochs (section 3.2)."""
 
+SHORTEST_STEPSIZE = 100
+"""Steps of half a cycle that need not be fewer, however few an epoch has: where all data are one batch, ten epochs are
+ten steps, and no cycle."""
+
 SIGNIFICANT = 4
 """Digits of a proposed rate: finer than any interval, short enough to read out."""
 
@@ -180,8 +184,9 @@ class TrainingLength:
 
     @property
     def fewest_cycles(self) -> int:
-        """As few whole cycles as keep the stepsize within the paper's ten epochs."""
-        return whole_cycles(self.epochs, default_multipliers(self.epochs)[0], LONGEST_MULTIPLIER)[0]
+        """As few whole cycles as keep the stepsize within the paper's ten epochs, or a hundred steps."""
+        longest = max(LONGEST_MULTIPLIER, SHORTEST_STEPSIZE / self.iterations_per_epoch)
+        return whole_cycles(self.epochs, default_multipliers(self.epochs)[0], longest)[0]
 
 
 def rate_of(run: Run) -> Callable[[int], float]:

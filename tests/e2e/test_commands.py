@@ -17,6 +17,7 @@ from clr.schedules.policies import schedule
 ROOT = Path(__file__).parents[2]
 EXAMPLES = "examples/commands"
 TORCHRUN = "torchrun --standalone --nproc-per-node 2"
+ACCELERATE = "accelerate launch --cpu --num_processes 2 --mixed_precision no --dynamo_backend no --main_process_port 0"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 pytestmark = pytest.mark.timeout(900)  # most of it is imports, of up to three processes a run
@@ -102,12 +103,24 @@ def test_each_rank_has_the_same_rates_bit_for_bit_and_the_first_reports(tmp_path
 
 
 @pytest.mark.long
-def test_two_processes_get_the_answer_that_one_gets_within_its_interval(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("launcher", "script"), [(TORCHRUN, "torchrun"), (ACCELERATE, "with_accelerate")])
+def test_two_processes_get_the_answer_that_one_gets_within_its_interval(
+    launcher: str, script: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("accelerate")
     one, two = (tmp_path / name for name in ("one", "two"))
     alone = tuned(f"python {EXAMPLES}/pytorch.py", one, "maximize")
-    together = tuned(f"{TORCHRUN} {EXAMPLES}/torchrun.py", two, "maximize")
+    together = tuned(f"{launcher} {EXAMPLES}/{script}.py", two, "maximize")
     low, high = alone["interval"]["max_lr"]
     assert low <= together["max_lr"] <= high
+
+
+@pytest.mark.long
+def test_a_program_of_accelerates_two_processes_carries_out_its_run() -> None:
+    pytest.importorskip("accelerate")
+    curve = curve_of(f"{ACCELERATE} {EXAMPLES}/with_accelerate.py")
+    assert (len(curve.loss), curve.steps) == (60, [60])
+    assert sum(curve.loss[-10:]) < 0.9 * sum(curve.loss[:10])
 
 
 def test_no_python_is_needed(tmp_path: Path) -> None:

@@ -114,6 +114,12 @@ def test_a_proposal_survives_json() -> None:
         assert Candidate(**json.loads(json.dumps(candidate.to_dict()))) == candidate
 
 
+def test_where_an_epoch_has_few_steps_a_cycle_has_more_epochs() -> None:
+    candidate = TrainingLength(1000, 1).propose(0.1, 10, TrainingLength(1000, 1).fewest_cycles)
+    assert (candidate.cycles, candidate.stepsize) == (5, 100)
+    assert TrainingLength(60, 10).fewest_cycles == 3, "ten epochs are a hundred steps"
+
+
 def test_the_first_proposal_takes_the_bounds_and_the_fewest_cycles() -> None:
     candidate = bounds(0.001, 0.006).candidate(TrainingLength(50, 100))
     assert candidate is not None
