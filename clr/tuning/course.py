@@ -6,13 +6,13 @@ It is asked for one block of runs after the other; when a block is over, what it
 import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from clr.range_tests.bounds import Bounds
 from clr.range_tests.plan import RangeTest, range_test_plan
 from clr.run import Curve, fresh_seeds
 from clr.schedules.cycles import Candidate, TrainingLength
-from clr.spec import JobSpec
+from clr.spec import JobSpec, RangeTestSpec
 from clr.trials.best_rate import BestRate
 from clr.trials.location import Location
 from clr.trials.race import Entrant, Heat, Race, baseline_entrant, entrant_of, field_size, race_plan
@@ -29,6 +29,10 @@ ENOUGH_CANDIDATES = 3
 
 FEWEST_AROUND = 2
 """Trainings that may say which of two rates is better."""
+
+LONGER = 3
+"""Times as many steps as the first range test that a second one takes, where that was too short to say anything: each
+of its three long proofs comes near to the whole of a short training."""
 
 SHORTEST_TRIAL = 1 / 4
 """Share of the training below which a shorter one says nothing of it: the best rate moves with the length."""
@@ -96,24 +100,49 @@ class Course:
     # the range test
 
     def _range_test(self) -> Blocks:
+        """The test, and a longer one where it was too short to say anything and the budget has room for it."""
         assert self.spec.budget is not None
-        length = self.training.length
-        most = max(1, int(self.spec.budget * length.steps + 1e-9))
+        most = max(1, int(self.spec.budget * self.training.length.steps + 1e-9))
         most = min(most, self.spec.limits.max_steps or most)
+        test = yield from self._one_range_test(self.spec.range_test, self.spec.seed, most)
+        if steps := self._steps_of_longer_test(test):
+            (seed,) = fresh_seeds(self.spec.seed, "longer range test", 1)
+            epochs = steps / self.training.length.iterations_per_epoch
+            longer = self.spec.range_test.model_copy(update={"epochs": epochs, "seeds": 1})
+            again = yield from self._one_range_test(longer, seed, steps)
+            why = test.bounds.reasons[-1]
+            noted = again.bounds.noting(f"a first range test, of {test.cost_steps} steps, was too short to tell: {why}")
+            test = RangeTest(noted, test.runs + again.runs, again.smoothed)
+        self.range_test, self.bounds = test, test.bounds
+
+    def _one_range_test(self, spec: RangeTestSpec, seed: int, most: int) -> Generator[Block, None, RangeTest]:
         direction, used = self.training.direction, (self.training.optimizer or {}).get("name")
-        plan = range_test_plan(length, self.spec.range_test, self.spec.seed, most, self._tell, direction, used)
+        plan = range_test_plan(self.training.length, spec, seed, most, self._tell, direction, used)
         sent: list[Curve] | None = None
         while True:
             try:
                 runs = plan.send(sent)  # type: ignore[arg-type]  # None starts a generator
             except StopIteration as stop:
-                self.range_test = stop.value
-                self.bounds = stop.value.bounds
-                return
+                return cast("RangeTest", stop.value)
             shown = [(run, {"policy": run.policy, "max_lr": run.max_lr, "seed": run.seed}) for run in runs]
             block = Block("range_test", shown)
             yield block
             sent = [told.curve for told in block.ended]
+
+    def _steps_of_longer_test(self, test: RangeTest) -> int:
+        """How many a second test may take: 0 where the first said something, or none longer would say more.
+
+        It leaves a training over, to train what it finds.
+        """
+        search, confirm = self.spec.search, self.spec.confirm
+        planned_by_us = search is not None and search.trials is None and (confirm is None or confirm.seeds is None)
+        last = [curve for _, curve in test.runs[-3:]]
+        if test.bounds.max_lr is not None or not planned_by_us or self.spec.range_test.epochs is not None:
+            return 0
+        if not last or all(curve.diverged for curve in last):
+            return 0
+        steps = min(LONGER * test.cost_steps, math.floor(self.left) - self.training.length.steps)
+        return steps if steps >= 2 * test.cost_steps else 0
 
     def _tell(self, bounds: Bounds) -> None:
         self._first_bounds = bounds

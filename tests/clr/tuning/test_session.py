@@ -1,9 +1,11 @@
 """The session on made-up trainings: its order, its budget, and its taking up from what was told."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ from clr.trials.race import NOT_COMPARED
 from clr.tuning.orders import Order, Over, ToldRun, Training, Waiting
 from clr.tuning.recommendation import PROVISIONAL
 from clr.tuning.session import COMPARED, Session
-from tests.clr.simulated import EDGE_OF_STABILITY, Simulate, bowl
+from tests.clr.simulated import EDGE_OF_STABILITY, Simulate, bowl, rates_of
 
 LENGTH = TrainingLength(20, 50)
 TRAINING = Training(LENGTH, "loss", "minimize", {"name": "SGD", "args": {}}, 32)
@@ -198,7 +200,7 @@ def test_where_the_range_test_is_not_sure_trainings_around_its_rate_say_where_th
     assert [run["name"] for run in found.evidence.runs][:2] == ["recommended", "range_test"]
 
 
-@pytest.mark.parametrize("after", range(1, 10))
+@pytest.mark.parametrize("after", [1, 3, 4, 7])
 def test_a_location_that_is_broken_off_goes_on_to_the_same_end(after: int) -> None:
     def begun() -> Session:
         return Session(JobSpec(task="digits", budget=9), TRAINING, extensions=[3], recorded=DOUBTED)
@@ -239,6 +241,39 @@ def test_without_a_search_the_range_test_is_all() -> None:
     assert bounds.max_lr is not None
     assert found.source == "range_test"
     assert found.max_lr == pytest.approx(bounds.max_lr, rel=1e-3)
+
+
+def late(run: Run) -> Curve:
+    """Nothing is learnt in the first 300 steps; then most at a rate of .1."""
+    random, steps = np.random.default_rng(run.seed), np.arange(run.steps)
+    share = np.clip((steps - 300) / 300, 0, 1) * math.exp(-((math.log(run.max_lr / 0.1) / 2) ** 2))
+    loss = 1 - 0.9 * share + random.normal(0, 0.02, run.steps)
+    rates = rates_of(run)
+    broke = next((at for at, lr in enumerate(rates) if lr > 1), run.steps)
+    return Curve(
+        rates[: broke + 1], [*loss[:broke], *([math.nan] if broke < run.steps else [])], diverged=broke < run.steps
+    )
+
+
+def test_a_range_test_that_was_too_short_to_tell_is_made_again_three_times_as_long() -> None:
+    session = make()
+    orders = finish(session, late)
+    found = session.recommendation
+    assert found is not None
+    assert found.max_lr == pytest.approx(0.1, rel=0.7)
+    assert any("steps, was too short to tell: no short cycle" in reason for reason in found.reasons)
+    assert found.source == "search"
+    assert session.steps_so_far <= 6 * LENGTH.steps
+    assert sum(order.stage == "range_test" for order in orders) > 8
+
+
+@pytest.mark.parametrize("fields", [{"search": None}, {"budget": 2}, {"range_test": {"epochs": 10}}])
+def test_a_range_test_is_made_once_where_its_length_was_given_or_nothing_is_left(fields: dict[str, Any]) -> None:
+    session = make(**fields)
+    finish(session, late)
+    assert session.recommendation is not None
+    assert session.recommendation.confidence == "inconclusive"
+    assert session.steps_so_far <= LENGTH.steps
 
 
 def test_where_every_training_diverges_nothing_that_did_is_recommended() -> None:
