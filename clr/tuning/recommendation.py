@@ -1,6 +1,7 @@
 """The recommendation: bounds, stepsize, evidence, and the bytes a user pastes."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
@@ -15,6 +16,8 @@ from clr.tuning import formats
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
+
+log = logging.getLogger(__name__)
 
 Source = Literal["range_test", "search", "confirm"]
 
@@ -180,6 +183,9 @@ class Recommendation:
     def scheduler(self, optimizer: "Optimizer") -> "LRScheduler":
         """The recommended schedule for ``optimizer``; call its ``step()`` after every ``optimizer.step()``.
 
+        That it is of another kind than the one that the bounds are for, or has groups of other proportions, is logged
+        as a warning.
+
         Raises:
             InvalidArgument: the recommendation is inconclusive, so there is no schedule.
         """
@@ -190,7 +196,19 @@ class Recommendation:
         # By its name: the service reads this module without torch.
         torch_side = import_module("clr.schedules.torch_scheduler")
         made: LRScheduler = torch_side.scheduler(optimizer, **self.arguments)
+        self._warn_of_other(optimizer, made.multipliers)  # type: ignore[attr-defined]
         return made
+
+    def _warn_of_other(self, optimizer: Any, shares: Sequence[float]) -> None:
+        if self.optimizer is None:
+            return
+        tested, given = self.optimizer.get("name"), type(getattr(optimizer, "optimizer", optimizer)).__name__
+        if tested not in (None, given):
+            log.warning("the bounds are for %s, and good rates of %s may be far from them", tested, given)
+        proportions = self.optimizer.get("lr_mult", [1.0] * len(shares))
+        if list(shares) != list(proportions):
+            told = "the bounds are for parameter groups at %s times the rate, and those of this optimizer are at %s"
+            log.warning(told, proportions, list(shares))
 
     @property
     def arguments(self) -> dict[str, Any]:

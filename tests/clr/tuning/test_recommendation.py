@@ -307,3 +307,16 @@ def test_every_format_says_or_sets_that_groups_have_rates_of_their_own(write: st
     text = WRITERS[write](make(**GROUPED))  # type: ignore[index]
     assert "0.1, 1 times" in text
     assert "OneCycle" not in text, "DeepSpeed's takes one rate for all"
+
+
+def test_a_schedule_for_another_optimizer_than_was_tested_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    network = torch.nn.Linear(2, 1)
+    found = make(**GROUPED)
+    groups = [{"params": [network.weight], "lr": 0.01}, {"params": [network.bias], "lr": 0.1}]
+    found.scheduler(torch.optim.SGD(groups))
+    assert not caplog.messages
+    found.scheduler(torch.optim.AdamW(network.parameters()))
+    assert caplog.messages == [
+        "the bounds are for SGD, and good rates of AdamW may be far from them",
+        "the bounds are for parameter groups at [0.1, 1.0] times the rate, and those of this optimizer are at [1.0]",
+    ]
