@@ -204,7 +204,14 @@ def search(
     """
     from clr.training.loop import train
 
-    ranges = {"ratio": ratio, "stepsize_multiplier": stepsize_multiplier, "rise": rise, "policies": list(policies)}
+    if not isinstance(bounds, Bounds):
+        raise InvalidArgument("bounds", "must be those of a range test, such as clr.range_test(task).bounds", bounds)
+    ranges = {
+        "ratio": ratio,
+        "stepsize_multiplier": stepsize_multiplier,
+        "rise": rise,
+        "policies": _names("policies", policies),
+    }
     spec = checked(SearchSpec, trials=trials, **ranges)
     training = training_of(_checked_task(task), epochs)
     study = Study(SearchSpace.of(spec, training.length), bounds, training.direction, seed)
@@ -302,8 +309,13 @@ def recommend(
     True
     """
     given = dict(locals())
-    ranges = {"ratio": ratio, "stepsize_multiplier": stepsize_multiplier, "rise": rise, "policies": list(policies)}
-    compared = {"seeds": seeds, "baselines": None if baselines is None else list(baselines)}
+    ranges = {
+        "ratio": ratio,
+        "stepsize_multiplier": stepsize_multiplier,
+        "rise": rise,
+        "policies": _names("policies", policies),
+    }
+    compared = {"seeds": seeds, "baselines": _names("baselines", baselines)}
     search_spec = {"trials": trials, **ranges}
     spec = checked(JobSpec, task="own", epochs=epochs, budget=budget, seed=seed, search=search_spec, confirm=compared)
     write = _writer(track)
@@ -317,6 +329,12 @@ def recommend(
     assert found is not None
     write(found)
     return found
+
+
+def _names(field: str, given: Sequence[str] | None) -> list[str] | None:
+    if isinstance(given, str):  # whose letters are no names
+        raise InvalidArgument(field, "must be a list of names", given)
+    return None if given is None else list(given)
 
 
 def _writer(track: str | None) -> Callable[[Recommendation], None]:

@@ -358,3 +358,11 @@ def test_a_changed_task_gets_no_runs_of_the_former(digits: Task, tmp_path: Path)
     changed = clr.recommend(digits.changed(optimizer=optimizer("AdamW")), **asked)
     assert changed.optimizer != found.optimizer
     assert changed.max_lr != found.max_lr
+
+
+def test_one_name_where_a_list_is_wanted_is_an_error_of_its_own(digits: Task) -> None:
+    for field in ("baselines", "policies"):
+        with pytest.raises(InvalidArgument, match=rf"^{field}: must be a list of names, but got 'fixed'"):
+            clr.recommend(digits, **{field: "fixed"})  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match=r"^bounds: must be those of a range test, .* but got 'high'"):
+        clr.search(digits, "high")  # type: ignore[arg-type]
