@@ -12,6 +12,10 @@ from clr.range_tests.signal import Array, Start, gaps_filled
 from clr.run import TAIL, Curve, Direction, Plan, Run
 from clr.schedules.cycles import RISE
 
+SAME_START = 0.1
+"""Share of the noise of an untouched network's loss by which runs of one seed may differ in their first step: what
+rounding does is less, and other batches or weights do more."""
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -200,6 +204,13 @@ class Proofs:
         """Whether a noisy loss is borne out by the scores: the best scores best, and better than untouched networks."""
         scores = [proof.score for proof in self.proofs if proof.score is not None]
         return self.best.score is not None and self.best.score == max(scores) > self.untouched.good
+
+    @property
+    def unseeded(self) -> bool:
+        """Whether runs of one seed began at different losses, which no rate had any part in yet."""
+        heads = [curve.loss[:2] for _, curve in self.runs]
+        told = [head[0] for head in heads if len(set(head)) == 2 and math.isfinite(head[0])]  # else a mean of several
+        return len(told) > 1 and max(told) - min(told) > SAME_START * self.start.sd
 
     @property
     def contradicted(self) -> bool:

@@ -286,6 +286,8 @@ class Evidence:
             yield "the short cycles spent much of their steps near the loss they began at"
         if self.first.cost(best.deviation) > METHOD.judgement.cost:
             yield "the short cycles are so steep about the best rate, or so noisy, that a small error may cost much"
+        if any(one.unseeded for one in (self.first, self.second) if one is not None):
+            yield "runs of one seed began at different losses: what is random must follow from the run's seed"
         if all(one.contradicted for one in (self.first, self.second) if one is not None):
             yield "the metric got worse as the loss fell: too much is fitted, or the direction is the wrong way round"
         if best.deviation > METHOD.judgement.basin and self.second is not None:

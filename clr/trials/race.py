@@ -38,7 +38,7 @@ SAFER, BOLDER = 0.5, 2.0
 """Of the range test's rate, where others are tried first: the factor within which the paper places the best rate."""
 
 
-NOT_COMPARED = "no baseline was trained beside it"
+NOT_COMPARED = "no baseline was trained"
 """The verdict where the trainings all went to the rate."""
 
 

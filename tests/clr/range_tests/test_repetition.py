@@ -1,3 +1,4 @@
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -310,6 +311,20 @@ def test_a_score_tells_that_something_was_learnt_where_losses_are_too_noisy() ->
     assert borne_out.confidence == "low"
     dead = find(scored(noisy, lambda _: 0.1), 300, 300)
     assert dead.confidence == "inconclusive", "a constant predictor scores as an untouched network does"
+
+
+@pytest.mark.parametrize("seeded", [True, False])
+def test_a_training_that_takes_no_seed_is_told(seeded: bool) -> None:
+    starts, plain = itertools.count(), bowl()
+
+    def elsewhere(run: Run) -> Curve:
+        return plain(replace(run, seed=run.seed if seeded else next(starts)))
+
+    finding = find(elsewhere)
+    assert finding.max_lr is not None
+    assert any("runs of one seed began at different losses" in doubt for doubt in finding.doubts) != seeded
+    if not seeded:
+        assert finding.confidence != "high"
 
 
 @pytest.mark.parametrize(("gain", "says"), [(1.0, False), (-1.0, True)])
