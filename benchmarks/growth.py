@@ -133,12 +133,12 @@ def measure(database: Database, slots: int, seconds: float, servers: list[psutil
     spec = JobSpec(task="digits", epochs=EPOCHS)
     engine = Curves(slots)
     threads = [Thread(target=drive, args=(database, settings, engine, spec, over)) for _ in range(slots)]
-    before, began, cpu, theirs = finished(database), time.monotonic(), time.process_time(), _cpu_s(servers)
+    before, began, cpu, theirs = finished(database), time.monotonic(), time.process_time(), database_cpu_s(servers)
     for thread in threads:
         thread.start()
     over.wait(seconds)
     runs = finished(database) - before
-    took, cpu, theirs = time.monotonic() - began, time.process_time() - cpu, _cpu_s(servers) - theirs
+    took, cpu, theirs = time.monotonic() - began, time.process_time() - cpu, database_cpu_s(servers) - theirs
     over.set()
     for thread in threads:
         thread.join()
@@ -147,7 +147,7 @@ def measure(database: Database, slots: int, seconds: float, servers: list[psutil
     return [str(slots), *told, *(f"{length / own_s:,.0f}" for length in RUN_S)]
 
 
-def _cpu_s(servers: list[psutil.Process]) -> float:
+def database_cpu_s(servers: list[psutil.Process]) -> float:
     """CPU seconds of servers and all that they started, whether it has ended or not."""
     ended = [server.cpu_times() for server in servers]
     times = [one.cpu_times() for server in servers for one in (server, *server.children())]
@@ -164,7 +164,7 @@ def main() -> None:
     chosen = parser.parse_args()
     with databases(STORED) as made:
         url = made(chosen.database)
-        servers = [one for one in psutil.process_iter() if _serves(one, url)]
+        servers = [one for one in psutil.process_iter() if serves(one, url)]
         with closing(Database(url)) as database:
             store_runs(database, chosen.stored)
             rows = [measure(database, slots, chosen.seconds, servers) for slots in chosen.slots]
@@ -175,7 +175,7 @@ def main() -> None:
     )
 
 
-def _serves(process: psutil.Process, url: str) -> bool:
+def serves(process: psutil.Process, url: str) -> bool:
     """Whether it is the server of that URL, whose folder is its socket's."""
     with suppress(psutil.Error):
         command = process.cmdline()

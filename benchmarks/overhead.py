@@ -27,6 +27,7 @@ import torch
 
 import clr
 from benchmarks.api import KINDS
+from benchmarks.growth import database_cpu_s, serves
 from benchmarks.table import markdown
 from clr.client.sync import Client, Job
 from clr.spec import JobSpec
@@ -43,18 +44,17 @@ PARTS = (
     ("training", "ray::"),
     ("worker", "-m worker"),
     ("API", "cli api"),
-    ("PostgreSQL", "postgres"),
     ("Ray", "ray"),
 )
 """Names of the parts of the service, and what the command lines of their processes hold; the first that fits."""
 
 
 @contextmanager
-def service(home: Path, database_url: str | None, cpus: int) -> Iterator[tuple[str, psutil.Process]]:
-    """Where ``clr serve`` answers, as soon as it says so, and its process."""
-    environment = os.environ | {"CLR_HOME": str(home), "CLR_CPUS": str(cpus)}
-    if database_url is not None:
-        environment |= {"CLR_DATABASE_URL": database_url}
+def service(home: Path, url: str | None, cpus: int, **more: str) -> Iterator[tuple[str, psutil.Process]]:
+    """Where ``clr serve`` answers, as soon as it says so, and its process; ``more`` of its environment."""
+    environment = os.environ | {"CLR_HOME": str(home), "CLR_CPUS": str(cpus)} | more
+    if url is not None:
+        environment |= {"CLR_DATABASE_URL": url}
     log = home / "log"
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
     with log.open("w") as file, subprocess.Popen(command, env=environment, stderr=file) as process:
@@ -76,22 +76,17 @@ def until(reached: Any, began: float) -> float:
         time.sleep(LOOK_EVERY_S)
 
 
-def cpu_s(serve: psutil.Process) -> Counter[str]:
-    """CPU seconds of each part of the service so far."""
+def cpu_s(url: str | None) -> Counter[str]:
+    """CPU seconds of each part of the service that this process has started, and of its database, so far."""
     found: Counter[str] = Counter()
-    for one in (*serve.children(recursive=True), *_postgres(serve)):
+    for one in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             line = " ".join((one.name(), *one.cmdline()))
             times = one.cpu_times()
             found[next((part for part, sign in PARTS if sign in line), "others")] += times.user + times.system
+    if url is not None:
+        found["PostgreSQL"] = database_cpu_s([one for one in psutil.process_iter() if serves(one, url)])
     return found
-
-
-def _postgres(serve: psutil.Process) -> Iterator[psutil.Process]:
-    """The processes of this process's own PostgreSQL, where there is one."""
-    for one in psutil.Process().children(recursive=True):
-        if one.name() == "postgres":
-            yield one
 
 
 @contextmanager
@@ -133,13 +128,13 @@ def alone(client: Client) -> float:
     return until(lambda: ended(job), began)
 
 
-def at_once(client: Client, serve: psutil.Process, number: int) -> tuple[float, Counter[str], int]:
+def at_once(client: Client, url: str | None, spec: dict[str, Any], number: int) -> tuple[float, Counter[str], int]:
     """Of so many jobs at once: wall seconds, CPU seconds of each part, and how many runs they made."""
-    before, began = cpu_s(serve), time.monotonic()
-    jobs = [client.submit(SPEC | {"seed": seed}) for seed in range(number)]
+    before, began = cpu_s(url), time.monotonic()
+    jobs = [client.submit(spec | {"seed": seed}) for seed in range(number)]
     while any(any(client.jobs(state=state)) for state in ("queued", "running")):
         time.sleep(0.5)
-    took, after = time.monotonic() - began, cpu_s(serve)
+    took, after = time.monotonic() - began, cpu_s(url)
     assert all(ended(job) for job in jobs)
     return took, after - before, sum(len(job.range_test().document["curves"]) for job in jobs)
 
@@ -164,12 +159,12 @@ def main() -> None:
     chosen = parser.parse_args()
     with empty(chosen.database) as (home, url):
         began = time.monotonic()
-        with service(home, url, chosen.cpus) as (address, serve):
+        with service(home, url, chosen.cpus) as (address, _):
             client = Client(address)
             ready_s, bounds_s = first_bounds(client, address, began)
-            at_once(client, serve, 4)
+            at_once(client, url, SPEC, 4)
             one_s = [alone(client) for _ in range(ALONE)]
-            took, cpu, runs = at_once(client, serve, chosen.jobs)
+            took, cpu, runs = at_once(client, url, SPEC, chosen.jobs)
     bare = in_process(chosen.jobs)
     print(f"ready after {ready_s:.1f} s, first bounds after {bounds_s:.1f} s; a job alone, from POST to its end:")
     print(f"{median(one_s):.2f} s ({min(one_s):.2f} to {max(one_s):.2f} of {ALONE})")
