@@ -7,8 +7,8 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -16,11 +16,16 @@ from typing import Any
 
 import psutil
 import ray
+from ray._private.node import Node as Processes
 
 from worker import environment
 
 VITAL = ("gcs_server", "raylet")
 """Processes of an embedded Ray without which it is of no more use. (The raylet ends when one of its agents does.)"""
+
+SPARED = ("start_monitor", "start_api_server", "start_log_monitor")
+"""What an embedded Ray starts for nobody: an autoscaler, a dashboard though none is asked for, and who passes logs on.
+Each is a Python process, which takes most of a second of CPU and 60 MB."""
 
 LOOK_EVERY_S = 1.0
 """How often Ray is asked for its nodes, and whether it has answered."""
@@ -156,10 +161,23 @@ def _start(address: str | None, home: Path, cpus: int | None, variables: Sequenc
     else:
         _reach(address)
         options |= {"address": address}
-    with environment.shared(variables) if address is None else nullcontext():
+    with environment.shared(variables) if address is None else nullcontext(), _spared():
         ray.init(**options)
     for number, handler in handlers.items():  # ray.init replaces SIGTERM's with sys.exit
         signal.signal(number, handler)
+
+
+@contextmanager
+def _spared() -> Iterator[None]:
+    """Let Ray start no ``SPARED`` process within the block; it has no option for that."""
+    kinds = {name: getattr(Processes, name) for name in SPARED if hasattr(Processes, name)}
+    for name in kinds:
+        setattr(Processes, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, start in kinds.items():
+            setattr(Processes, name, start)
 
 
 def _reach(address: str) -> None:
