@@ -14,6 +14,7 @@ import numpy as np
 
 from clr.range_tests.bounds import Bounds
 from clr.range_tests.method import METHOD, OCTAVE, rate
+from clr.range_tests.signal import Array
 
 NARROWEST, WIDEST = OCTAVE / 4, 2 * OCTAVE
 """Distances from the best rate at which a hundredth of what a training gains is lost, between which nothing is known:
@@ -22,6 +23,14 @@ narrowest."""
 
 WALL = 0.5
 """Share of what a training gains that a rate which lost more says no parabola of: the valley's wall, or far from it."""
+
+
+SEED_NOISE = 0.01
+"""Standard deviation from seed to seed, as a share of what a training gains over an untrained network, before any was
+seen: what the tasks of benchmarks/README.md have at their best schedules in the median."""
+
+PRIOR_WEIGHT = 2.0
+"""Trainings that the noise assumed counts as, beside those seen."""
 
 
 class Trained(NamedTuple):
@@ -42,12 +51,16 @@ class BestRate:
         deviation: standard deviation of that.
         curvature: mean of what is lost at a distance of one, a share of what a training gains.
         lost: what is expected to be lost at ``x``, likewise.
+        noise: standard deviation of a training's value from seed to seed, likewise.
+        weight: how many trainings that counts as.
     """
 
     x: float
     deviation: float
     curvature: float
     lost: float
+    noise: float = SEED_NOISE
+    weight: float = PRIOR_WEIGHT
 
     @classmethod
     def of(cls, bounds: Bounds) -> "BestRate":
@@ -79,7 +92,7 @@ class BestRate:
         """What it says of a training so many times as long: nobody knows how the best rate moves with the length."""
         return replace(self, deviation=math.hypot(self.deviation, METHOD.length.spread * math.log(factor)))
 
-    def after(self, trainings: Sequence[Trained], noise: float, weight: float) -> "BestRate":
+    def after(self, trainings: Sequence[Trained]) -> "BestRate":
         """What is believed after these trainings.
 
         A value is the peak's, less what the parabola takes, and two deviations of one size, the seed's and its own.
@@ -87,33 +100,24 @@ class BestRate:
 
         Args:
             trainings: at any rates, on any seeds; one alone says nothing, but where it diverged.
-            noise: standard deviation from seed to seed that was assumed before any was seen, a share likewise.
-            weight: how many trainings that counts as.
         """
         seen = [(one.x, one.seed, one.value) for one in trainings if one.value is not None]
         top = max((value for _, _, value in seen), default=0.0)
         near = [one for one in seen if one[2] >= top - WALL]
         peaks = self._peaks_between(trainings, {x for x, _, _ in near})
-        log_p = -(((peaks - self.x) / self.deviation) ** 2)[:, None] / 2 + np.zeros(len(_CURVATURES))
-        if len(near) > 1:
-            x, seeds, values = (np.array(column) for column in zip(*near, strict=True))
-            residuals = values + _CURVATURES[:, None] * (x - peaks[:, None, None]) ** 2
-            weights = np.linalg.inv(np.eye(len(x)) + (seeds[:, None] == seeds))
-            level = weights.sum(axis=1)
-            weights -= np.outer(level, level) / level.sum()  # any level is as likely
-            squares = np.einsum("pci,ij,pcj->pc", residuals, weights, residuals)
-            log_p -= (weight + len(x) - 1) / 2 * np.log(weight * noise**2 + squares)
+        squares = self.weight * self.noise**2 + _squares(peaks, near)
+        weight = self.weight + max(0, len(near) - 1)
+        log_p = -(((peaks - self.x) / self.deviation) ** 2)[:, None] / 2 - weight / 2 * np.log(squares)
         p = np.exp(log_p - log_p.max())
         p /= p.sum()
-        curvature, first = float((p @ _CURVATURES).sum()), float(peaks @ (p @ _CURVATURES))
-        best = first / curvature
-        mean = float(peaks @ p.sum(axis=1))
-        deviation = math.sqrt(float((peaks - mean) ** 2 @ p.sum(axis=1)))
-        return BestRate(best, deviation, curvature, float((peaks - best) ** 2 @ (p @ _CURVATURES)))
+        of_peak, of_curvature = p.sum(axis=1), p @ _CURVATURES
+        curvature = float(of_curvature.sum())
+        best, mean = float(peaks @ of_curvature) / curvature, float(peaks @ of_peak)
+        deviation = math.sqrt(float((peaks - mean) ** 2 @ of_peak))
+        noise = math.sqrt(float((p * squares).sum()) / weight)
+        return BestRate(best, deviation, curvature, float((peaks - best) ** 2 @ of_curvature), noise, weight)
 
-    def _peaks_between(
-        self, trainings: Sequence[Trained], near: set[float]
-    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _peaks_between(self, trainings: Sequence[Trained], near: set[float]) -> Array:
         """Rates at which the peak may lie: no nearer to one that lost far more than to the best that did not."""
         known = [self.x, *near]
         low, high = min(known) - 4 * self.deviation, max(known) + 4 * self.deviation
@@ -124,7 +128,23 @@ class BestRate:
         elif trainings:
             high = min(one.x for one in trainings)
             low = high - 8 * self.deviation
-        return np.linspace(low, high, 200)
+        return np.linspace(min(low, high - METHOD.judgement.measured), high, 200)  # nothing is known any better
 
 
 _CURVATURES = 0.01 / np.geomspace(NARROWEST, WIDEST, 9) ** 2
+
+
+def _squares(peaks: Array, trained: Sequence[tuple[float, int, float]]) -> Array:
+    """Sum of the squares, in units of the noise's variance, that parabolas leave; by peak and curvature.
+
+    Any level is as likely, and those of one seed share half of their deviation.
+    """
+    if len(trained) < 2:
+        return np.zeros((len(peaks), len(_CURVATURES)))
+    x, seeds, values = (np.array(column) for column in zip(*trained, strict=True))
+    residuals = values + _CURVATURES[:, None] * (x - peaks[:, None, None]) ** 2
+    weights = np.linalg.inv(np.eye(len(x)) + (seeds[:, None] == seeds))
+    level = weights.sum(axis=1)
+    weights -= np.outer(level, level) / level.sum()
+    squares: Array = np.einsum("pci,ij,pcj->pc", residuals, weights, residuals)
+    return squares

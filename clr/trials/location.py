@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 from clr.range_tests.method import OCTAVE, rate
 from clr.trials.best_rate import BestRate, Trained
-from clr.trials.race import ALIKE, BOLDER, PRIOR_WEIGHT, SAFER, SEED_NOISE, Entrant, Heat, Race
+from clr.trials.race import ALIKE, BOLDER, SAFER, Entrant, Heat, Race
 
 FIRST = 3
 """Trainings of the first round: the range test's own rate, and one to either side."""
@@ -45,7 +45,7 @@ class Location:
             for x, one in self.tried
             for seed, value in one.values.items()
         ]
-        return self.prior.after(trained, SEED_NOISE, PRIOR_WEIGHT)
+        return self.prior.after(trained)
 
     def said(self, best: BestRate) -> str:
         """What they say, in words; once any was trained."""
@@ -75,6 +75,8 @@ class Location:
             for one, value in zip(field, values, strict=True):
                 one.values[fresh] = value
             spent += len(field)
+            best = self.best_rate
+            self.race.assumed = best.noise, best.weight
             self.race.favourite = self._likeliest([one for _, one in self.tried if one.mean is not None])
         return spent
 

@@ -16,13 +16,7 @@ from scipy.special import stdtrit
 from clr.run import Direction, Run
 from clr.schedules.cycles import Candidate, TrainingLength
 from clr.trials.baselines import BASELINES, did_better
-
-SEED_NOISE = 0.01
-"""Standard deviation from seed to seed, as a share of what a training gains over an untrained network, before any was
-seen: what the tasks of benchmarks/README.md have at their best schedules in the median."""
-
-PRIOR_WEIGHT = 2.0
-"""Trainings that the noise assumed counts as, beside those seen."""
+from clr.trials.best_rate import PRIOR_WEIGHT, SEED_NOISE
 
 LEVEL = 0.9
 """Two-sided level at which a difference counts."""
@@ -107,6 +101,8 @@ class Race:
         self.entrants, self.sign, self.floor = list(entrants), 1 if direction == "maximize" else -1, floor
         self.favourite = self.own
         """Whom the others are compared with."""
+        self.assumed = SEED_NOISE, PRIOR_WEIGHT
+        """Noise from seed to seed, a share of the gain, before any has trained on two; and what that is worth."""
 
     @property
     def own(self) -> Entrant:
@@ -140,9 +136,10 @@ class Race:
             if value is not None
         ]
         freedom = max(0.0, len(residuals) - len(several) - max(0, len(shared) - 1))
-        assumed = PRIOR_WEIGHT * (SEED_NOISE * self.gain) ** 2
+        share, weight = self.assumed
+        assumed = weight * (share * self.gain) ** 2
         squares = sum(residual**2 for residual in residuals) if freedom else 0.0
-        return math.sqrt((assumed + squares) / (PRIOR_WEIGHT + freedom)), PRIOR_WEIGHT + freedom
+        return math.sqrt((assumed + squares) / (weight + freedom)), weight + freedom
 
     def lead(self, first: Entrant, second: Entrant) -> Lead | None:
         """How far the first is ahead on the seeds both trained on; None without such, or where one diverged."""

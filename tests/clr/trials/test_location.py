@@ -117,3 +117,10 @@ def test_without_the_value_of_an_untrained_network_there_is_an_answer_too() -> N
     location = Location(race, BestRate.of(BOUNDS), at)
     go_on(location, lambda run: 1 - (valley(0.06)(run) or 0.0), 4)
     assert location.candidate().params["max_lr"] < 0.1
+
+
+def test_where_the_trainings_scatter_about_every_parabola_a_difference_on_one_seed_counts_less() -> None:
+    quiet = located(valley(0.1), 4).race
+    noisy = [located(valley(0.1, 0.2, seed), 4).race for seed in range(20)]
+    assert float(np.mean([race.noise[0] for race in noisy])) > 2 * quiet.noise[0]
+    assert quiet.noise[1] == 4, "worth two trainings more than what was assumed"
