@@ -54,17 +54,14 @@ class Field:
 
     def at(self, max_lr: float) -> Entrant | None:
         """The range test's own at another rate; None above the limit on the rate."""
-        if max_lr > (self.spec.range_test.max_lr or inf):
-            return None
-        like = self.own
-        made = self.space.length.propose(max_lr, like.max_lr / like.base_lr, like.cycles, like.policy, like.rise)
-        return entrant_of(made)
+        return None if max_lr > (self.spec.range_test.max_lr or inf) else self._like(self.own, max_lr)
 
     def safer(self, candidate: Candidate) -> Entrant:
         """Half the rate, for a schedule that collapses on some seeds."""
-        ratio = candidate.max_lr / candidate.base_lr
-        rate = candidate.max_lr * SAFER
-        return entrant_of(self.space.length.propose(rate, ratio, candidate.cycles, candidate.policy, candidate.rise))
+        return self._like(candidate, candidate.max_lr * SAFER)
+
+    def _like(self, one: Candidate, max_lr: float) -> Entrant:
+        return entrant_of(self.space.length.propose(max_lr, one.max_lr / one.base_lr, one.cycles, one.policy, one.rise))
 
     def _filled(
         self, entered: Sequence[Entrant], size: int, known: Sequence[Entrant] = (), named: bool = False

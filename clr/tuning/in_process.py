@@ -309,15 +309,15 @@ def recommend(
     True
     """
     given = dict(locals())
-    ranges = {
+    searched = {
+        "trials": trials,
         "ratio": ratio,
         "stepsize_multiplier": stepsize_multiplier,
         "rise": rise,
         "policies": _names("policies", policies),
     }
     compared = {"seeds": seeds, "baselines": _names("baselines", baselines)}
-    search_spec = {"trials": trials, **ranges}
-    spec = checked(JobSpec, task="own", epochs=epochs, budget=budget, seed=seed, search=search_spec, confirm=compared)
+    spec = checked(JobSpec, task="own", epochs=epochs, budget=budget, seed=seed, search=searched, confirm=compared)
     write = _writer(track)
     with _taken(task, given) as task:
         if save is not None:
