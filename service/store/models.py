@@ -16,6 +16,11 @@ def _job_id() -> Any:
     return mapped_column(ForeignKey("clr_jobs.id", ondelete="CASCADE"), primary_key=True)
 
 
+def _index_where(condition: str, *columns: str, name: str) -> Index:
+    """An index that other rows cost nothing."""
+    return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))
+
+
 class Job(Base):
     """A job: what was asked for, how far it is, and who works on it."""
 
@@ -62,8 +67,8 @@ class Job(Base):
         Index(None, "name", "id"),
         Index(None, "task", "state", "id"),
         Index(None, "name", "state", "id"),
-        Index(None, "submitted_by", "state"),
-        Index("ix_clr_jobs_unshown", "id", sqlite_where=text("unshown > 0"), postgresql_where=text("unshown > 0")),
+        _index_where("submitted_by IS NOT NULL", "submitted_by", "state", name="ix_clr_jobs_submitted_by_state"),
+        _index_where("unshown > 0", "id", name="ix_clr_jobs_unshown"),
     )
 
 

@@ -10,7 +10,7 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy import event
 
-from service.store.database import LOCK_TIMEOUT_S, database_url
+from service.store.database import LOCK_TIMEOUT_S, database_url, write_ahead
 
 REMEMBERED = 100
 """Jobs whose finished trials are held in memory, about 2 kB each."""
@@ -79,4 +79,4 @@ def _connect(url: str) -> RDBStorage:
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
-    connection.execute("PRAGMA synchronous = NORMAL")  # several times the writes; safe with the WAL
+    write_ahead(connection)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from service.store import jobs, studies
-from service.store.database import Database, is_migrated
+from service.store.database import LOG_PAGES, Database, is_migrated
 
 
 @pytest.fixture(autouse=True)
@@ -63,10 +63,15 @@ def test_sqlite_studies_write_to_the_log_ahead_and_wait_for_other_writers(migrat
     with studies.storage(f"sqlite:///{migrated_sqlite}").engine.connect() as connection:
         settings = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("journal_mode", "synchronous", "busy_timeout")
+            for name in ("journal_mode", "synchronous", "wal_autocheckpoint", "busy_timeout")
         }
     studies.dispose()
-    assert settings == {"journal_mode": "wal", "synchronous": 1, "busy_timeout": 30_000}
+    assert settings == {
+        "journal_mode": "wal",
+        "synchronous": 1,
+        "wal_autocheckpoint": LOG_PAGES,
+        "busy_timeout": 30_000,
+    }
 
 
 def test_threads_that_ask_at_once_get_the_same_storage(database_url: str) -> None:
