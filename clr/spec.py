@@ -294,7 +294,9 @@ class Limits(_Strict):
     """Hard limits of one job. What was found when one strikes is still recommended."""
 
     max_steps: int | None = Field(None, ge=1, description="optimizer steps of all runs together")
-    max_seconds: Positive | None = Field(None, description="wall-clock seconds from the job's start")
+    max_seconds: Positive | None = Field(
+        None, description="wall-clock seconds in the hands of workers; of an external job, from its start"
+    )
     run_seconds: Positive | None = Field(
         None,
         description="seconds without a report after which a run of a command or an external trainer is given up and "

@@ -38,7 +38,6 @@ class JobDriver:
         job, lease: what was claimed.
         settings: of the worker.
         stopping: set when the worker shuts down.
-        elapsed_s: since the job was started, by the database's clock: this machine's may be another.
     """
 
     def __init__(
@@ -50,7 +49,6 @@ class JobDriver:
         *,
         settings: Settings,
         stopping: Event,
-        elapsed_s: float = 0.0,
     ) -> None:
         self.database, self.engine, self.lease, self.settings = database, engine, lease, settings
         self.spec = JobSpec.model_validate(job.spec)
@@ -64,7 +62,7 @@ class JobDriver:
             lease_s=settings.lease_s,
             stopping=stopping,
             trainee=self._trainee(settings.reach(job.submitted_by)),
-            elapsed_s=elapsed_s,
+            worked_s=job.worked_s,
             max_seconds=limits.max_seconds,
             checkpoints=Checkpoints(settings.checkpoints, job.id, settings.checkpoint_seconds),
         )

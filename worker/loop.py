@@ -137,7 +137,6 @@ class Worker:
             if claimed is None:
                 return False
             job, lease = claimed
-            elapsed_s = jobs.seconds_since_start(session, job)
         driver = JobDriver(
             self.database,
             self.engine,
@@ -145,7 +144,6 @@ class Worker:
             lease,
             settings=self.settings,
             stopping=self.stopping,
-            elapsed_s=elapsed_s,
         )
         if lease.lost_by is not None:
             MEASURES.lease_lost()

@@ -70,8 +70,8 @@ class Runs:
         lease_s: how long a renewal lasts.
         stopping: set when this worker shuts down.
         trainee: task, args, optimizer and batch size, as plain values.
-        elapsed_s: seconds since the job was started.
-        max_seconds: hard limit from its start on.
+        worked_s: seconds that earlier workers had the job.
+        max_seconds: hard limit of these and its own.
         checkpoints: where its runs save how they stand.
     """
 
@@ -84,14 +84,14 @@ class Runs:
         lease_s: float,
         stopping: Event,
         trainee: Trainee,
-        elapsed_s: float,
+        worked_s: float,
         max_seconds: float | None,
         checkpoints: Checkpoints,
     ) -> None:
         self.database, self.engine, self.lease, self.lease_s = database, engine, lease, lease_s
         self.stopping, self.trainee = stopping, trainee
         self.max_seconds, self.checkpoints = max_seconds, checkpoints
-        self._began = time.monotonic() - elapsed_s
+        self._began = time.monotonic() - worked_s
         self.resources: Resources  # of one run, once there is a node that holds it
         self.bundle: Bundle | None = None
         self._flights: dict[Stream, _Flight] = {}
@@ -131,7 +131,7 @@ class Runs:
 
     @property
     def seconds(self) -> float:
-        """Since the job was started."""
+        """That workers have had the job: no clock that is set, and no wait for a worker, counts."""
         return time.monotonic() - self._began
 
     def check(self) -> None:
@@ -144,7 +144,7 @@ class Runs:
             raise LimitReached(f"limits.max_seconds = {self.max_seconds:g}")
         if now - self._renewed > min(1.0, self.lease_s / 4):
             with self.database.begin() as session:
-                cancelled = jobs.renew(session, self.lease, lease_s=self.lease_s)
+                cancelled = jobs.renew(session, self.lease, lease_s=self.lease_s, worked_s=self.seconds)
             self._renewed = now
             if cancelled:
                 raise Cancelled

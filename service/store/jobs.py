@@ -157,13 +157,6 @@ def listing(*, state: str | None, task: str | None, name: str | None, limit: int
     return query if before is None else query.where(Job.id < before)
 
 
-def seconds_since_start(session: Session, job: Job) -> float:
-    """How long ago the job was started, by the clock that its start was written by; 0 where that was set back since."""
-    assert job.started_at is not None
-    present = session.execute(select(now())).scalar_one()
-    return max(0.0, (present - job.started_at).total_seconds())
-
-
 # queued -> running; running -> running under a new owner once the lease has run out
 def claim(
     session: Session,
@@ -257,9 +250,10 @@ def _present(session: Session, job_id: str) -> str:
     )
 
 
-def renew(session: Session, lease: Lease, *, lease_s: float) -> bool:
-    """Hold the lease for ``lease_s`` seconds from now; whether the job is to be cancelled."""
-    fence(session, lease, lease_until=now_s() + lease_s)
+def renew(session: Session, lease: Lease, *, lease_s: float, worked_s: float) -> bool:
+    """Hold the lease for ``lease_s`` seconds from now, and note for how long the job was in workers' hands so far;
+    whether it is to be cancelled."""
+    fence(session, lease, lease_until=now_s() + lease_s, worked_s=worked_s)
     return _cancel_requested(session, lease)
 
 

@@ -52,6 +52,7 @@ class Job(Base):
     fencing_token: Mapped[int] = mapped_column(default=0)
     claim_id: Mapped[str | None]  # of the present token; a database restored from a backup counts tokens again
     lease_until: Mapped[float | None] = mapped_column(Float(53))
+    worked_s: Mapped[float] = mapped_column(Float(53), default=0.0)  # in workers' hands, by their own steady clocks
     unshown: Mapped[int] = mapped_column(BigInteger, default=0)  # an external job's changes that its study lacks
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     idempotency_digest: Mapped[str | None]

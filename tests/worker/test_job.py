@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import optuna
 import pytest
@@ -13,8 +14,10 @@ from clr.run import Curve, Point
 from clr.spec import JobSpec
 from service.store import jobs, recommendations, runs, studies
 from service.store.clock import now_s
+from service.store.database import Database
 from service.store.models import Job
-from tests.worker.conftest import Work
+from tests.worker.conftest import Work, working
+from worker.engine import Engine
 
 SMALL = {"epochs": 10, "search": {"trials": 4}, "confirm": {"seeds": 2, "baselines": ["fixed"]}}
 
@@ -201,6 +204,24 @@ def test_a_clock_that_leaps_ahead_takes_no_job_from_a_worker_that_is_alive(work:
     assert job.fencing_token == 1
     assert {row.attempt for row in rows(work, job_id, "range_test")} == {1}
     assert recommendation(work, job_id)["warnings"] == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_passes_between_a_hand_back_and_the_next_claim_counts_for_no_limit(
+    database: Database, engine: Engine, tmp_path: Path
+) -> None:
+    work = Work(database)
+    job_id = work.submit("odd_tasks:slow", epochs=40, search=None, limits={"max_seconds": 600})
+    with working(database, engine, tmp_path):
+        work.until(job_id, lambda job: job.worked_s > 0)
+    handed_back = work.job(job_id)
+    assert handed_back.state == "queued"
+    with database.begin() as session:  # as it is seen after a leap, or a night in the queue
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        session.execute(update(Job).where(Job.id == job_id).values(started_at=yesterday))
+    with working(database, engine, tmp_path):
+        job = work.until(job_id, lambda job: job.worked_s > handed_back.worked_s)
+    assert job.worked_s < 600
 
 
 def test_a_run_that_is_lost_every_time_fails_its_job(work: Work) -> None:

@@ -5,10 +5,16 @@ from service.access.rate import Rate
 
 
 class Clock:
-    now = 1000.0
+    """Never set, as ``now`` is; the other one jumps at each look."""
+
+    now, jumping = 1000.0, 1e9
 
     def monotonic(self) -> float:
         return self.now
+
+    def time(self) -> float:
+        self.jumping = -self.jumping
+        return self.jumping
 
 
 @pytest.fixture

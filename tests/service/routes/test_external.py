@@ -16,6 +16,7 @@ from clr.run import Run
 from clr.schedules.cycles import rate_of
 from clr.trials.study import StudyMirror
 from service.external.job import settle_all
+from service.routes.external import RETRY_AFTER_S
 from service.store import jobs, runs, studies
 from service.store.database import Database
 from tests.clr.simulated import bowl
@@ -267,7 +268,8 @@ def test_a_clock_that_jumps_takes_no_run_from_a_trainer_and_holds_none_up(
     for turn in range(4):  # a run that was lost three times would be given up
         assert client.post(path, json={"points": told[turn : turn + 1], "attempt": 1}).status_code == 200
         clock.turn(timedelta(hours=hours))
-        assert ask(client, job, f"b{turn}").status_code == 204
+        answer = ask(client, job, f"b{turn}")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (204, str(RETRY_AFTER_S))
     clock.go_on(timedelta(minutes=11))
     again = ask(client, job, "c").json()
     assert again["attempt"] == 2, "a dead trainer's run is handed out when it is time"

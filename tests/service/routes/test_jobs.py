@@ -224,7 +224,7 @@ def test_a_running_job_is_asked_to_stop(client: httpx.Client, worker: Any, submi
     for _ in range(2):
         answer = client.post(f"/v1/jobs/{job_id}/cancel")
         assert (answer.status_code, answer.json()["state"], answer.json()["cancel_requested"]) == (202, "running", True)
-    assert worker.write(jobs.renew, lease_s=60)
+    assert worker.write(jobs.renew, lease_s=60, worked_s=0)
 
 
 def test_a_finished_job_cannot_be_cancelled(client: httpx.Client, worker: Any, submit: Submit) -> None:

@@ -20,7 +20,7 @@ STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 WRITES: dict[str, Callable[[Session, Lease], Any]] = {
     "fence": jobs.fence,
-    "renew": lambda session, lease: jobs.renew(session, lease, lease_s=60),
+    "renew": lambda session, lease: jobs.renew(session, lease, lease_s=60, worked_s=0),
     "release": jobs.release,
     "set_training": lambda session, lease: jobs.set_training(
         session, lease, iterations_per_epoch=9, metric="accuracy", direction="maximize", predicted_steps=900
@@ -164,7 +164,7 @@ def test_a_lease_writes_while_the_job_runs_and_never_else(database: Database, st
 def test_a_worker_whose_job_was_taken_over_writes_nothing(database: Database, verb: str) -> None:
     lease = claimed(database)
     with database.begin() as session:
-        jobs.renew(session, lease, lease_s=0.01)
+        jobs.renew(session, lease, lease_s=0.01, worked_s=0)
     let_lease_run_out(database, lease.job_id)
     claim(database, "second")
     before = contents(database)
@@ -215,7 +215,7 @@ def test_a_renewed_lease_holds(database: Database) -> None:
     lease = claim(database, lease_s=0.01)
     let_lease_run_out(database, job_id)
     with database.begin() as session:
-        assert jobs.renew(session, lease, lease_s=60) is False
+        assert jobs.renew(session, lease, lease_s=60, worked_s=0) is False
         assert jobs.claim(session, owner="second", lease_s=60) is None
 
 
@@ -299,7 +299,7 @@ def test_a_running_jobs_worker_is_asked_once_to_cancel(database: Database) -> No
         assert (job.state, job.cancel_requested) == ("running", True)
     assert told(database, lease.job_id)[2:] == [{"state": "running", "cancel_requested": True}]
     with database.begin() as session:
-        assert jobs.renew(session, lease, lease_s=60) is True
+        assert jobs.renew(session, lease, lease_s=60, worked_s=0) is True
 
 
 def test_a_job_released_while_it_is_to_be_cancelled_is_cancelled(database: Database) -> None:
@@ -317,7 +317,7 @@ def test_a_job_that_nobody_works_on_any_more_is_cancelled_at_once(database: Data
     with database.begin() as session:
         assert jobs.request_cancel(session, job_id).state == "cancelled"
     with pytest.raises(LeaseLost), database.begin() as session:
-        jobs.renew(session, lease, lease_s=60)
+        jobs.renew(session, lease, lease_s=60, worked_s=0)
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])

@@ -87,9 +87,9 @@ def test_one_of_many_workers_takes_an_abandoned_job_over(database: Database) -> 
     winners = [lease for lease in claims if lease]
     assert [(lease.job_id, lease.fencing_token) for lease in winners] == [(job_id, 2)]
     with pytest.raises(LeaseLost), database.begin() as session:
-        jobs.renew(session, dead, lease_s=60)
+        jobs.renew(session, dead, lease_s=60, worked_s=0)
     with database.begin() as session:
-        assert jobs.renew(session, winners[0], lease_s=60) is False
+        assert jobs.renew(session, winners[0], lease_s=60, worked_s=0) is False
 
 
 def test_claim_is_lost_when_another_worker_won(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
