@@ -179,6 +179,8 @@ class TrainingBatches(Iterator[Batch]):
             own.manual_seed(seed)
         self._epoch: Iterator[Batch] = iter(())
         self._taken, self._passes = 0, 0
+        there = torch.empty(0, device=device).device  # with its number
+        self._elsewhere = not isinstance(self._loader, _Shuffled) or self._loader.device != there
         self._seed = seed % SEEDS
 
     def __next__(self) -> Batch:
@@ -190,7 +192,7 @@ class TrainingBatches(Iterator[Batch]):
             if batch is None:
                 raise no_batch("train", self._loader, "must yield at least one batch an epoch") from None
         self._taken += 1
-        return to_device(batch, self.device)
+        return to_device(batch, self.device) if self._elsewhere else batch
 
     def _begin(self) -> None:
         # read for nothing where batches are indexed: a small step's twentieth, in short epochs

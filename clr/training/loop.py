@@ -35,6 +35,8 @@ SCORED_SHARE = 1.5
 """Most validation examples scored at a point, over those trained on since the last, where a run limits them: scoring
 one takes a third of what training on it does, so the points take half of the training's time at most."""
 
+NOTHING = nullcontext()
+
 ONE_STEP = Run(policy="fixed", base_lr=1e-7, max_lr=1e-7, step_size_up=1, steps=1, seed=0, evaluate_every=1)
 """What shows whether a task can be trained."""
 
@@ -167,7 +169,8 @@ class RunUnderWay:
             unread.append(self._update())
             self.step += 1
             late = time.monotonic() >= tell_at
-        return self.read(torch.stack(unread).tolist() if len(unread) > 1 else [unread[0].item()], late)
+        losses = torch.stack(unread).float().tolist() if len(unread) > 1 else [unread[0].float().item()]
+        return self.read(losses, late)
 
     def next_rates(self) -> list[float]:
         """The rate of each parameter group in the next step, which is recorded."""
@@ -227,10 +230,14 @@ class RunUnderWay:
 
     def _update(self) -> Tensor:
         """One optimizer step; the mean loss before it. What a scaler skips is no step: it is tried on other batches."""
+        if not self.scaler.is_enabled():  # a short step's hundredth
+            loss = self.backpropagate(self.batches)
+            self.optimizer.step()
+            return loss
         for _ in range(MOST_SKIPS):
-            loss = self._try_update()
-            if loss is not None:
-                return loss
+            scaled = self._try_update()
+            if scaled is not None:
+                return scaled
         return torch.full((), math.inf, device=self.device)
 
     def _try_update(self) -> Tensor | None:
@@ -254,7 +261,7 @@ class RunUnderWay:
                     loss = task.loss(*task.forward(self.network, batch))
                 else:
                     loss = first_loss(task, self.network, batch)
-            losses.append(loss.detach().float())
+            losses.append(loss.detach())
             if task.accumulate > 1:  # a quotient by 1 is a node of the graph all the same
                 loss = loss / task.accumulate
             scaler.scale(loss).backward()
@@ -267,7 +274,7 @@ class RunUnderWay:
                 nn.utils.clip_grad_value_(trained, task.clip_value)
             if task.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trained, task.clip_norm)
-        return averaged(losses[0] if task.accumulate == 1 else torch.stack(losses).mean(), self.group)
+        return averaged(losses[0] if task.accumulate == 1 else torch.stack(losses).float().mean(), self.group)
 
     def save(self, checkpoint: Checkpoint, done: list[Point]) -> None:
         """Write all that the rest of the run depends on, and the points it has yielded."""
@@ -389,7 +396,7 @@ def _one_number(value: Any, device: torch.device) -> Tensor:
 
 def _autocast(task: Task, device: torch.device) -> Any:
     if task.precision == "fp32":
-        return nullcontext()
+        return NOTHING
     return torch.autocast(device.type, torch.bfloat16 if task.precision == "bf16" else torch.float16)
 
 

@@ -96,7 +96,7 @@ class Pack:
             for run in alive:
                 run.step += 1
             late = time.monotonic() >= tell_at
-        losses = torch.stack(unread, dim=1).tolist()
+        losses = torch.stack(unread, dim=1).float().tolist()
         points = [(at, self.runs[at].read(row, late)) for at, row in zip(self._alive, losses, strict=True)]
         return [(at, point) for at, point in points if point is not None]
 

@@ -44,6 +44,8 @@ def forward(model: nn.Module, batch: Batch) -> tuple[Any, Any]:
     Raises:
         InvalidArgument: the batch is none of these.
     """
+    if type(batch) in (list, tuple) and len(batch) == 2:  # nearly every batch, and the rest takes time to find out
+        return model(batch[0]), batch[1]
     if isinstance(batch, Mapping):
         return model(**batch), batch.get("labels")
     if isinstance(batch, Tensor):
