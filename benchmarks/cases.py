@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import clr
-from benchmarks import kinds, small, unseen
+from benchmarks import judges, kinds, small, unseen
 from clr.schedules.cycles import TrainingLength
 from clr.tasks.cifar10_files import read
 from clr.tasks.fashion_mnist import DEBIAN
@@ -197,7 +197,24 @@ UNSEEN = {
         Case("pixel_rows_adamw", unseen.pixel_rows, of_steps(750, 375), 5e-4, 8, long=True),
     )
 }
-"""Tasks that were written down before anything was measured on them, and that nothing was chosen on."""
+"""Tasks that were written down before anything was measured on them."""
+
+JUDGES = {
+    case.name: case
+    for case in (
+        Case("wrong_labels_sgdm", judges.wrong_labels, of_steps(748, 187), 0.005, 8, 0.108, long=True),
+        Case("dropped_sgdm", judges.dropped, of_steps(4000, 187), 0.005, 8, 0.108, long=True),
+        Case("mixer_adamw", judges.mixer, of_steps(3500, 375), 5e-4, 8, 0.108, long=True),
+        Case("variational_adam", judges.variational, of_steps(935, 187), 5e-4, 8, -0.5817, long=True),
+        Case("mixture_adam", judges.mixture, of_steps(1000, 125), 5e-4, 8, -0.0344, long=True),
+        Case("counts_sgd", judges.counts, of_steps(750, 250), 0.005, 8, 0.9245, long=True),
+        Case("full_batch_rmsprop", judges.full_batch, of_steps(300, 1), 1e-4, 8, -1.0358, long=True),
+        Case("neighbours_sgd", judges.neighbours, of_steps(3000, 421), 0.5, 8, -0.6931, long=True),
+        Case("same_digit_nesterov", judges.same_digit, of_steps(500, 125), 0.005, 8, -0.6863, long=True),
+        Case("factored_adafactor", judges.factored, of_steps(444, 37), 0.005, 8, 0.115, long=True),
+    )
+}
+"""Tasks that were written down when the method of decision 27 stood, and that nothing was chosen on."""
 
 SEARCHED = {
     case.name: case
@@ -213,4 +230,4 @@ SEARCHED = {
 SHORT = [case.name for case in CASES.values() if not case.long]
 """The open tasks."""
 
-CASES |= OTHER | FRESH | UNSEEN | SEARCHED
+CASES |= OTHER | FRESH | UNSEEN | JUDGES | SEARCHED
