@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import clr
-from benchmarks import judges, kinds, small, unseen
+from benchmarks import judges, kinds, scarce, small, unseen
 from clr.schedules.cycles import TrainingLength
 from clr.tasks.cifar10_files import read
 from clr.tasks.fashion_mnist import DEBIAN
@@ -216,6 +216,17 @@ JUDGES = {
 }
 """Tasks that were written down when the method of decision 27 stood, and that nothing was chosen on."""
 
+SCARCE = {
+    case.name: case
+    for case in (
+        Case("few_images_sgdm", scarce.few_images, of_steps(360, 9), 0.002, 8, -2.3026, long=True),
+        Case("few_rows_adam", scarce.few_rows, of_steps(720, 12), 5e-4, 8, -2.5415, long=True),
+        Case("few_pages_adamw", scarce.few_pages, of_steps(1250, 25), 5e-4, 8, -3.2252, long=True),
+        Case("few_labels_adam", scarce.few_labels, of_steps(600, 15), 5e-4, 8, 0.108, long=True),
+    )
+}
+"""Tasks of little data, on which what a validation score says beside the loss was chosen."""
+
 SEARCHED = {
     case.name: case
     for case in (
@@ -230,4 +241,4 @@ SEARCHED = {
 SHORT = [case.name for case in CASES.values() if not case.long]
 """The open tasks."""
 
-CASES |= OTHER | FRESH | UNSEEN | JUDGES | SEARCHED
+CASES |= OTHER | FRESH | UNSEEN | JUDGES | SCARCE | SEARCHED
