@@ -73,7 +73,8 @@ class Proving:
         clearly: standard errors of a difference, on the same batches, above which it is no draw.
         curvature: of the ends about the best rate, as a share of their fall, at least.
         ceiling: standard deviations above the start at which losses count no further.
-        val_limit: most validation examples scored at a proof's end.
+        scores: times that one of the longest is scored, the last at its end: where it went too far, one before says so.
+        val_limit: most validation examples scored each time.
     """
 
     step: float = math.log(2.5)
@@ -84,6 +85,7 @@ class Proving:
     clearly: float = 2.0
     curvature: float = 0.05
     ceiling: float = 3.0
+    scores: int = 4
     val_limit: int = 500
 
 
@@ -102,9 +104,10 @@ class Lengthening:
             loss it began at to having left it. The tasks that had not left it had less than .2, most others above .6.
         plateau_exponent, plateau_spread: the belief there, where exponents from -.5 to 1 were measured: the two lengths
             decide.
-        fading: what both beliefs are lower by for an optimizer in ``FADING``. It divides by the root of the sum of all
-            squared gradients, so one rate moves the network by less and less, as the root of the steps: what was best
-            for a short training has to be higher for a long one by as much.
+        fading: what all three exponents are lower by for an optimizer in ``FADING``. It divides by the root of the sum
+            of all squared gradients, so one rate moves the network by less and less, as the root of the steps: what was
+            best for a short training has to be higher for a long one by as much.
+        overfitted: the exponent where scores get worse the further a training goes: so far as rate times steps.
         error: standard deviation of the best rate of one seed's proofs, an octave's half.
     """
 
@@ -114,12 +117,18 @@ class Lengthening:
     plateau_exponent: float = 0.2
     plateau_spread: float = 0.5
     fading: float = 0.5
+    overfitted: float = 1.0
     error: float = 0.4 * OCTAVE
 
     def under(self, optimizer: str | None) -> "Lengthening":
         """What is believed where that optimizer trains; None: one that is not known."""
         lower = self.fading if optimizer in FADING else 0.0
-        return replace(self, exponent=self.exponent - lower, plateau_exponent=self.plateau_exponent - lower)
+        return replace(
+            self,
+            exponent=self.exponent - lower,
+            plateau_exponent=self.plateau_exponent - lower,
+            overfitted=self.overfitted - lower,
+        )
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,8 @@ class Judging:
         learnt: standard errors by which a proof must end below the start to have learnt anything.
         left: share of its fall that a proof must have done by its middle for high confidence: what most do that are off
             the plateau they began on.
+        scored: what longer cycles' scores must gain for high confidence, over what their losses fall further, both as
+            shares of the whole: with less, more may be fitted than learnt.
         cost: share of the short cycles' fall that an error of the answer's size, and their noise, may come to for high
             confidence.
     """
@@ -145,6 +156,7 @@ class Judging:
     apart: float = 4.0
     learnt: float = 3.0
     left: float = 0.5
+    scored: float = 0.5
     cost: float = 0.1
 
 

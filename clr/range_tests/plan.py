@@ -134,7 +134,6 @@ def range_test_plan(
         return RangeTest(Bounds.inconclusive(reason), [], {"lr": [], "loss": []})
     each = max(METHOD.fewest_steps, min(length.steps, REPETITION))
     count = max(1, min(spec.seeds, allowed // each))
-    cycle = length.steps // length.fewest_cycles
     known: dict[int, Finding] = {}
 
     def tell_all(repeated: int, finding: Finding) -> None:
@@ -142,7 +141,17 @@ def range_test_plan(
         tell(read_together([known[i] for i in sorted(known)]))
 
     plans = [
-        repetition(allowed // count, cycle, one, spec.min_lr, spec.max_lr, direction, partial(tell_all, i), optimizer)
+        repetition(
+            allowed // count,
+            length.steps // length.fewest_cycles,
+            one,
+            spec.min_lr,
+            spec.max_lr,
+            direction,
+            partial(tell_all, i),
+            optimizer,
+            length.fewest_cycles,
+        )
         for i, one in enumerate(fresh_seeds(seed, "range_test", count))
     ]
     findings = yield from side_by_side(plans)

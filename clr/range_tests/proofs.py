@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,20 +11,37 @@ from clr.range_tests.method import METHOD, rate
 from clr.range_tests.ramps import Bracket, Ramps, Ran
 from clr.range_tests.signal import Array, Start, gaps_filled
 from clr.run import TAIL, Curve, Direction, Plan, Run
-from clr.schedules.cycles import RISE
+from clr.schedules.cycles import RISE, way_of
 
 SAME_START = 0.1
 """Share of the noise of an untouched network's loss by which runs of one seed may differ in their first step: what
 rounding does is less, and other batches or weights do more."""
 
+MEAN_RATE = (1 + 1 / RATIO) / 2
+"""Of a cycle, as a share of its peak."""
+
+
+class Score(NamedTuple):
+    """A score within a proof.
+
+    Args:
+        value: larger where it is better.
+        steps: taken by then.
+        x: logarithm of the peak of a cycle of as many steps that goes as far: the sum of its rates is the same.
+    """
+
+    value: float
+    steps: int
+    x: float
+
 
 @dataclass(frozen=True)
 class Proof:
-    """A short cycle: the logarithm of its peak, its losses, cut off at the ceiling, and the score at its end."""
+    """A short cycle: the logarithm of its peak, its losses, cut off at the ceiling, and its scores, one at its end."""
 
     x: float
     losses: Array
-    score: float | None
+    scores: tuple[Score, ...] = ()
 
     @classmethod
     def of(cls, x: float, run: Run, curve: Curve, start: Start, sign: int) -> "Proof":
@@ -39,7 +57,21 @@ class Proof:
         losses = np.minimum(np.nan_to_num(gaps_filled(curve.loss), nan=ceiling), ceiling)
         if curve.diverged or len(losses) < run.steps:
             losses = np.full(run.steps, ceiling)
-        return cls(x, losses, sign * curve.metric[-1] if curve.metric and not curve.diverged else None)
+        if curve.diverged:
+            return cls(x, losses)
+        went = np.asarray(way_of(run)) / MEAN_RATE
+        scored = zip(curve.metric, curve.steps, strict=True)
+        return cls(x, losses, tuple(Score(sign * value, n, math.log(went[n - 1] / n)) for value, n in scored))
+
+    @property
+    def score(self) -> float | None:
+        """The score at its end."""
+        return self.scores[-1].value if self.scores else None
+
+    @property
+    def went_too_far(self) -> bool:
+        """Whether it scored better before its end than at it."""
+        return any(score.value > self.scores[-1].value for score in self.scores)
 
     @property
     def tail(self) -> Array:
@@ -86,6 +118,11 @@ class Untouched:
         return 2 * max(self.scores) - min(self.scores) if self.scores else math.inf
 
     @property
+    def usual(self) -> float:
+        """The median of the scores; minus infinite without any."""
+        return float(np.median(self.scores)) if self.scores else -math.inf
+
+    @property
     def bad(self) -> float:
         """Likewise, below the worst; minus infinite without scores."""
         return 2 * min(self.scores) - max(self.scores) if self.scores else -math.inf
@@ -100,16 +137,17 @@ class Proofs:
         steps: of each, even.
         seed: of all.
         untouched: how networks do that have not been trained.
+        scores: times that each is scored, the last at its end.
     """
 
-    def __init__(self, steps: int, seed: int, untouched: Untouched) -> None:
-        self.steps, self.seed, self.untouched = steps - steps % 2, seed, untouched
+    def __init__(self, steps: int, seed: int, untouched: Untouched, scores: int = 1) -> None:
+        self.steps, self.seed, self.untouched, self.scores = steps - steps % 2, seed, untouched, scores
         self.proofs: list[Proof] = []
         self.runs: Ran = []
 
     def prove(self, rates: list[float]) -> Plan[None]:
         """Train at these rates, side by side."""
-        runs = [_cycle(x, self.steps, self.seed) for x in rates]
+        runs = [_cycle(x, self.steps, self.seed, self.scores) for x in rates]
         curves = yield runs
         self.runs += zip(runs, curves, strict=True)
         start, sign = self.start, self.untouched.sign
@@ -154,6 +192,11 @@ class Proofs:
         return self.untouched.start
 
     @property
+    def ceiling(self) -> float:
+        """Where losses count no further."""
+        return self.start.level + METHOD.proofs.ceiling * self.start.sd
+
+    @property
     def best(self) -> Proof:
         """The one that ended lowest."""
         return min(self.proofs, key=lambda proof: proof.end)
@@ -181,14 +224,19 @@ class Proofs:
     @property
     def limit(self) -> float:
         """Logarithm of the rate half-way from the best to the first above it that broke; infinite where none did."""
-        ceiling = self.start.level + METHOD.proofs.ceiling * self.start.sd
-        broken = [proof.x for proof in self.proofs[self.at :] if proof.end >= ceiling]
+        broken = [proof.x for proof in self.proofs[self.at :] if proof.end >= self.ceiling]
         return (self.best.x + broken[0]) / 2 if broken else math.inf
 
     @property
     def told_apart(self) -> bool:
         """Whether the best is clearly better than the worst."""
         return self.clearly_better(self.best, max(self.proofs, key=lambda proof: proof.end))
+
+    @property
+    def alike(self) -> list[float]:
+        """Logarithms of the rates, two or more, that ended as the best did, to the digit: as one rate would."""
+        same = [proof.x for proof in self.proofs if proof.end == self.best.end]
+        return same if len(same) > 1 else []
 
     @property
     def learnt(self) -> bool:
@@ -217,6 +265,18 @@ class Proofs:
         """Whether each that lowered the loss scores worse than any untouched network."""
         scores = [proof.score for proof in self.proofs if self._fell(proof)]
         return bool(scores) and all(score is not None and score < self.untouched.bad for score in scores)
+
+    @property
+    def went_too_far(self) -> bool:
+        """Whether each that lowered the loss scored better before its end than at it."""
+        fell = [proof for proof in self.proofs if self._fell(proof)]
+        return bool(fell) and all(proof.went_too_far for proof in fell)
+
+    @property
+    def best_score(self) -> Score | None:
+        """The best of all that lowered the loss, at whatever step; None without scores."""
+        scores = [score for proof in self.proofs if self._fell(proof) for score in proof.scores]
+        return max(scores, default=None)
 
     def _fell(self, proof: Proof) -> bool:
         return self.start.level - proof.end > METHOD.judgement.learnt * self._noise(proof)
@@ -319,7 +379,7 @@ class Proofs:
         return self.middle + float(np.clip(away, -METHOD.proofs.step, METHOD.proofs.step))
 
 
-def _cycle(x: float, steps: int, seed: int) -> Run:
+def _cycle(x: float, steps: int, seed: int, scores: int) -> Run:
     top, up = rate(x), min(max(1, round(RISE * steps)), steps - 1)
     return Run(
         policy="triangular",
@@ -329,6 +389,6 @@ def _cycle(x: float, steps: int, seed: int) -> Run:
         step_size_down=steps - up,
         steps=steps,
         seed=seed,
-        evaluate_every=steps,
+        evaluate_every=math.ceil(steps / scores),
         val_limit=METHOD.proofs.val_limit,
     )

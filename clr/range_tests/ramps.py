@@ -45,12 +45,20 @@ class Bracket:
         valley: the reading of the last of them, the one that tells where the training breaks.
         bottom: the lowest rate that was tried.
         runs: all of them.
+        saturation: the logarithm of a rate from which on all train alike, as where an optimizer bounds its steps;
+            infinite where none was seen.
     """
 
     start: Start | None
     valley: Valley
     bottom: float
     runs: Ran
+    saturation: float = math.inf
+
+    @property
+    def unused(self) -> bool:
+        """Whether all rates train alike."""
+        return self.saturation <= self.bottom
 
     @property
     def broke_at_once(self) -> bool:
@@ -60,6 +68,8 @@ class Bracket:
 
 def bracket(steps: int, seed: int, ends: Ends) -> Plan[Bracket]:
     """A ramp over eight decades, and further ones until the training breaks within, all on the same batches.
+
+    They end, too, where a ramp at rates a thousand times as high does no other than the one before.
 
     Args:
         steps: of the first; a further one takes half.
@@ -78,9 +88,29 @@ def bracket(steps: int, seed: int, ends: Ends) -> Plan[Bracket]:
         if found.start is None or found.valley.broke or math.isfinite(ends.highest):
             break
         again = yield from _bracket(high - math.log(10), high + of.beyond, steps // 2, seed, found.runs, found.start)
-        found = Bracket(found.start, again.valley, found.bottom, again.runs)
+        saturation = math.inf
+        if not again.valley.broke:
+            lower, higher = again.runs[-2:]
+            saturation = _saturation(lower, higher, exactly=lower is again.runs[0])
+        found = Bracket(found.start, again.valley, found.bottom, again.runs, saturation)
+        if math.isfinite(saturation):
+            break
         high += of.beyond
     return found
+
+
+def _saturation(lower: tuple[Run, Curve], higher: tuple[Run, Curve], exactly: bool) -> float:
+    """Logarithm of the rate that the lower of two ramps begins at, if they do alike; else infinite.
+
+    Args:
+        lower, higher: on the same batches.
+        exactly: whether alike means to the digit: a network that has not moved yet does much like one that died.
+    """
+    (run, curve), (_, above) = lower, higher
+    n = min(len(curve.loss), len(above.loss))
+    apart = np.asarray(above.loss[:n]) - np.asarray(curve.loss[:n])
+    noise = 0.0 if exactly else METHOD.proofs.clearly * float(apart.std()) / math.sqrt(n)
+    return math.log(run.base_lr) if abs(float(apart.mean())) <= noise and np.isfinite(apart).all() else math.inf
 
 
 def _bracket(low: float, high: float, steps: int, seed: int, before: Ran, start: Start | None = None) -> Plan[Bracket]:
@@ -129,8 +159,9 @@ def ramps(around: Bracket, steps: int, seeds: list[int], ends: Ends) -> Plan[Ram
         ends: rates that none goes beyond.
     """
     assert around.start is not None
-    edge, of = around.valley.edge, METHOD.ramps
-    down, up = (of.down, of.up) if around.valley.broke else (math.log(10), math.log(10))
+    edge, of = min(around.valley.edge, around.saturation), METHOD.ramps
+    ended = around.valley.broke or math.isfinite(around.saturation)
+    down, up = (of.down, of.up) if ended else (math.log(10), math.log(10))
     high = min(edge + up, ends.highest)
     made = [ramp(min(edge - down, high - of.up), high, steps, seed) for seed in seeds]
     curves = yield made

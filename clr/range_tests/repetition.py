@@ -8,7 +8,7 @@ differs from task to task, so it is measured between the two, as far as two leng
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -82,6 +82,7 @@ def repetition(
     direction: Direction = "maximize",
     tell: Callable[[Finding], None] = lambda finding: None,
     optimizer: str | None = None,
+    cycles: int = 1,
 ) -> Plan[Finding]:
     """Bracket, two ramps, three to five proofs and two longer ones, in at most ``budget`` steps.
 
@@ -94,6 +95,7 @@ def repetition(
         direction: of the metric, where curves have one.
         tell: called with what is known so far, each time that is more.
         optimizer: name of the one that trains, where known.
+        cycles: that the training has.
     """
     ends, of = Ends.of(lowest, highest), METHOD
     bracket_seed, first_seed, second_seed, *ramp_seeds = fresh_seeds(seed, "repetition", 5)
@@ -101,8 +103,12 @@ def repetition(
     if around.start is None:
         doubt = "the loss is not finite, even at the lowest rate"
         return Finding(None, None, None, None, "inconclusive", [doubt], None, around.runs)
+    if around.unused:
+        doubt = f"all rates train alike, from {rate(around.bottom):.3g} on: is the learning rate used?"
+        return Finding(None, None, None, None, "inconclusive", [doubt], None, around.runs)
+    ends = replace(ends, highest=min(ends.highest, around.saturation))
     seen = yield from ramps(around, max(of.ramps.steps, int(of.ramps.share * budget)), ramp_seeds, ends)
-    evidence = Evidence(around, seen, ends, training, of.length.under(optimizer))
+    evidence = Evidence(around, seen, ends, training, cycles, of.length.under(optimizer))
     untouched = Untouched.of(around, seen, direction)
     tell(evidence.finding())
 
@@ -110,23 +116,23 @@ def repetition(
     # where ramps learnt nothing short cycles would not either, and only take what longer ones need
     wanted = left if evidence.blind else max(of.proofs.steps, int(of.proofs.share * budget))
     steps = min(wanted, left // 3, max(training, of.proofs.steps))
-    first = evidence.first = Proofs(max(2, steps), first_seed, untouched)
+    first = evidence.first = Proofs(max(2, steps), first_seed, untouched, of.proofs.scores if evidence.blind else 1)
     centre = min(evidence.guess, ends.highest - 1.5 * of.proofs.step)
     yield from first.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
     longer = not first.learnt and (budget - evidence.taken) // 3 >= first.steps
     if not longer:
-        yield from first.bracket_best(min(of.proofs.most, left // first.steps), ends.highest, evidence.broke)
+        yield from first.bracket_best(min(of.proofs.most, left // first.steps), ends.highest, evidence.ended)
     tell(evidence.finding())
 
     count = 3 if longer else 2  # what short proofs do not show, longer ones must find by themselves
     steps = min((budget - evidence.taken) // count, training)
     if steps >= first.steps:
-        second = Proofs(steps, first_seed if evidence.on_plateau else second_seed, untouched)
+        second = Proofs(steps, first_seed if evidence.on_plateau else second_seed, untouched, of.proofs.scores)
         shift = evidence.length.exponent * math.log(second.steps / first.steps)
         centre = first.vertex[0] - shift if first.learnt else first.harmless
         centre = min(centre, ends.highest - of.proofs.step / 2)
         yield from second.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
-        yield from second.bracket_best(count, ends.highest, evidence.broke)
+        yield from second.bracket_best(count, ends.highest, evidence.ended)
         evidence.second = second
     return evidence.finding()
 
@@ -137,12 +143,15 @@ class Evidence:
     Args:
         around, seen: bracket and ramps.
         ends: rates that may be tried or recommended.
-        training: steps of the training to be recommended for.
+        training, cycles: steps of one cycle of the training to be recommended for, and how many it has.
         length: what is believed of the best rate's way with it.
     """
 
-    def __init__(self, around: Bracket, seen: Ramps, ends: Ends, training: int, length: Lengthening) -> None:
-        self.around, self.seen, self.ends, self.training, self.length = around, seen, ends, training, length
+    def __init__(
+        self, around: Bracket, seen: Ramps, ends: Ends, training: int, cycles: int, length: Lengthening
+    ) -> None:
+        self.around, self.seen, self.ends, self.length = around, seen, ends, length
+        self.training, self.cycles = training, cycles
         self.first: Proofs | None = None
         self.second: Proofs | None = None
 
@@ -161,6 +170,24 @@ class Evidence:
     def broke(self) -> bool:
         """Whether some rate was too high."""
         return self.around.valley.broke or self.seen.both.broke
+
+    @property
+    def ended(self) -> bool:
+        """Whether higher rates than those tried are of no use."""
+        return self.broke or self.saturation < math.inf
+
+    @property
+    def saturation(self) -> float:
+        """A rate from which on all train alike, as far as was seen; infinite where there is none."""
+        alike = [one.alike[0] for one in (self.first, self.second) if one is not None and one.alike]
+        return min([self.around.saturation, *alike])
+
+    @property
+    def unused(self) -> bool:
+        """Whether no rate did better or worse than another, and higher ones would not."""
+        assert self.first is not None
+        bounded = math.isfinite(self.around.saturation) and not self.first.told_apart
+        return bounded or len(self.first.alike) == len(self.first.proofs)
 
     @property
     def blind(self) -> bool:
@@ -211,11 +238,42 @@ class Evidence:
         away = abs(self.second.vertex_with(self.first.vertex[1]) - self.second.middle)
         return self.second.learnt and away < 0.99 * METHOD.proofs.step
 
+    @property
+    def gained(self) -> float:
+        """What scores gained from the best of the shorter proofs to the best of the longer, over what the loss fell.
+
+        Each as a share of all that it gained or fell; infinite where that says nothing.
+        """
+        if self.first is None or self.second is None or not (self.first.learnt and self.second.learnt):
+            return math.inf
+        before, after, usual = self.first.best_score, self.second.best, self.second.untouched.usual
+        fell = (self.first.best.end - after.end) / self.second.fall
+        if before is None or after.score is None or fell <= 0 or not max(before.value, after.score) > usual:
+            return math.inf
+        return (after.score - before.value) / (max(before.value, after.score) - usual) / fell
+
+    @property
+    def overfits(self) -> bool:
+        """Whether longer cycles fitted more and scored worse, or the longest scored best before their ends."""
+        last = self.second or self.first
+        if last is None or last.best_score is None or last.best_score.value <= last.untouched.usual:
+            return False
+        return self.gained < 0 or last.went_too_far
+
+    def _as_far(self) -> Best:
+        """The rate at which the training goes as far as what scored best did."""
+        made = [one.best_score for one in (self.first, self.second) if one is not None]
+        score, of = max(one for one in made if one is not None), self.length
+        longer = math.log(self.training * self.cycles / score.steps)
+        return Best(score.x - of.overfitted * longer, math.hypot(2 * of.error, of.spread * longer))
+
     def best(self) -> Best:
         """The best rate of the training: from proofs of one or two lengths, or from the ramps alone."""
         of = self.length
         if self.first is None:
             return Best(self.guess, 4 * of.error)
+        if self.overfits:
+            return self._as_far()
         x, curvature = self.first.vertex
         if not self.broke and self.first.highest_is_best:
             return Best(self.first.best.x, 2 * of.error)  # nothing says that a rate could be too high
@@ -269,6 +327,8 @@ class Evidence:
         if all(curve.diverged for _, curve in proofs):
             lowest = min(run.max_lr for run, _ in proofs)
             doubts.insert(0, f"every short cycle diverged, at {lowest:.3g} too: are all values in the data finite?")
+        elif self.unused:
+            return "inconclusive", [*doubts, "no rate did better or worse than another: is the learning rate used?"]
         if not self.learnt:
             return "inconclusive", [
                 *doubts,
@@ -280,6 +340,12 @@ class Evidence:
     def _reservations(self, best: Best) -> Iterator[str]:
         """What keeps an answer without a doubt from being of high confidence."""
         assert self.first is not None
+        if self.saturation < math.inf:
+            yield f"from {rate(self.saturation):.3g} on all rates train alike: the optimizer bounds its steps"
+        if self.cycles > 1 and self.runs[-1][0].steps < self.training:
+            yield "the training goes over its data far more often than any cycle did: whether it overfits was not seen"
+        if self.gained < METHOD.judgement.scored:
+            yield "longer cycles lowered the loss by more than they bettered the score: more may be fitted than learnt"
         if not self.first.told_apart:
             yield "the short cycles were too short or too noisy to tell their rates apart"
         if self.first.fall_by_the_middle < METHOD.judgement.left and not self.on_plateau:
@@ -296,7 +362,7 @@ class Evidence:
     def _doubts(self, best: Best) -> Iterator[str]:
         assert self.first is not None
         count = len(self.first.proofs)
-        if not self.broke:
+        if not self.ended:
             yield "no rate tried was too high: with a higher range_test.max_lr there may be a better one"
         if self.around.broke_at_once:
             yield "the training broke near the lowest rate tried: allow a lower range_test.min_lr"
@@ -306,6 +372,8 @@ class Evidence:
             yield f"of the {count} short cycles the one at the lowest rate ended best"
         if self.first.highest_is_best:
             yield f"of the {count} short cycles the one at the highest rate ended best"
+        if self.overfits:
+            yield "cycles that went further ended with a lower loss but no better score: more is fitted than learnt"
         if not self.borne_out:
             yield "longer cycles on other batches do best at another rate"
         if best.deviation > METHOD.judgement.basin and self.second is None:

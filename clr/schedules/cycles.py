@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from math import ceil, floor, isclose
 from typing import Any
 
@@ -187,6 +188,11 @@ class TrainingLength:
         """As few whole cycles as keep the stepsize within the paper's ten epochs, or a hundred steps."""
         longest = max(LONGEST_MULTIPLIER, SHORTEST_STEPSIZE / self.iterations_per_epoch)
         return whole_cycles(self.epochs, default_multipliers(self.epochs)[0], longest)[0]
+
+
+def way_of(run: Run) -> list[float]:
+    """How far ``run`` goes: the sum of its rates until after each step."""
+    return list(accumulate(map(rate_of(run), range(run.steps))))
 
 
 def rate_of(run: Run) -> Callable[[int], float]:

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 
 from clr.range_tests.method import OCTAVE, rate
-from clr.trials.best_rate import BestRate, Trained
+from clr.run import Run
+from clr.trials.best_rate import SEED_NOISE, BestRate, Trained
 from clr.trials.race import ALIKE, BOLDER, SAFER, Entrant, Heat, Race
 
 FIRST = 3
@@ -12,6 +14,13 @@ FIRST = 3
 
 PAIR = OCTAVE / 2
 """How far to either side of where the best rate seems to lie the next two are, at least: half a step of the first."""
+
+
+SCORES = 8
+"""Times that such a training is scored, at least: one that overfits did better before its end."""
+
+TOO_FAR = 3 * SEED_NOISE
+"""How far its end must lie below, a share of what a training gains, to say so: more than trainings differ by."""
 
 
 class Location:
@@ -45,7 +54,22 @@ class Location:
             for x, one in self.tried
             for seed, value in one.values.items()
         ]
-        return self.prior.after(trained)
+        return self._prior.after(trained)
+
+    @property
+    def _prior(self) -> BestRate:
+        """What the range test says; or the rate that goes as far as the best score within any, where all overfitted."""
+        sign, gain = self.race.sign, self.race.gain
+        ended = [(x, one.peaks.get(seed), value) for x, one in self.tried for seed, value in one.values.items()]
+        peaks = [
+            (sign * peak.value, x + math.log(peak.share))
+            for x, peak, value in ended
+            if peak is not None and value is not None and sign * (peak.value - value) > TOO_FAR * gain
+        ]
+        if not peaks or len(peaks) < len(ended):
+            return self.prior
+        _, x = max(peaks)
+        return replace(self.prior, x=x, deviation=max(self.prior.deviation, OCTAVE))
 
     def said(self, best: BestRate) -> str:
         """What they say, in words; once any was trained."""
@@ -71,7 +95,7 @@ class Location:
         spent = 0
         while field := self._next(most, spent):
             fresh = next(seeds)
-            values = yield [Heat(one.make(fresh), one.params, one) for one in field]
+            values = yield [Heat(_scored(one.make(fresh)), one.params, one) for one in field]
             for one, value in zip(field, values, strict=True):
                 one.values[fresh] = value
             spent += len(field)
@@ -111,3 +135,7 @@ class Location:
         entered = [known.get(one.candidate, one) for lr in rates if (one := self.at(lr)) is not None]
         self.race.entrants += [one for one in entered if one not in self.race.entrants]
         return entered
+
+
+def _scored(run: Run) -> Run:
+    return replace(run, evaluate_every=min(run.evaluate_every, math.ceil(run.steps / SCORES)))

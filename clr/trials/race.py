@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+import numpy as np
 from scipy.special import stdtrit
 
-from clr.run import Direction, Run
-from clr.schedules.cycles import Candidate, TrainingLength
+from clr.run import Curve, Direction, Run
+from clr.schedules.cycles import Candidate, TrainingLength, way_of
 from clr.trials.baselines import BASELINES, did_better
 from clr.trials.best_rate import PRIOR_WEIGHT, SEED_NOISE
 
@@ -36,6 +37,26 @@ NOT_COMPARED = "no baseline was trained"
 """The verdict where the trainings all went to the rate."""
 
 
+class Peak(NamedTuple):
+    """The best score within a training, at its end or before.
+
+    Args:
+        value: the score.
+        share: of the way that the training goes, the sum of its rates, that was gone by then.
+    """
+
+    value: float
+    share: float
+
+    @classmethod
+    def of(cls, run: Run, curve: Curve, sign: int) -> "Peak | None":
+        """Of what ran; None without a score. ``sign`` is -1 where a smaller score is better."""
+        if not curve.metric:
+            return None
+        way, at = way_of(run), int(np.argmax(sign * np.asarray(curve.metric)))
+        return cls(curve.metric[at], way[curve.steps[at] - 1] / way[-1])
+
+
 @dataclass(eq=False)
 class Entrant:
     """A schedule in the race: a candidate of ours, or a baseline at one rate.
@@ -47,6 +68,7 @@ class Entrant:
         candidate: None for a baseline.
         lr: a baseline's own rate.
         values: by seed, as far as it was trained; None where it diverged or failed.
+        peaks: likewise, the best that was scored within those trainings.
     """
 
     name: str
@@ -55,6 +77,7 @@ class Entrant:
     candidate: Candidate | None = None
     lr: float | None = None
     values: dict[int, float | None] = field(default_factory=dict)
+    peaks: dict[int, Peak | None] = field(default_factory=dict)
 
     @property
     def known(self) -> list[float]:

@@ -15,7 +15,7 @@ from clr.schedules.cycles import Candidate, TrainingLength
 from clr.spec import JobSpec, RangeTestSpec
 from clr.trials.best_rate import BestRate
 from clr.trials.location import Location
-from clr.trials.race import Entrant, Heat, Race, baseline_entrant, entrant_of, field_size, race_plan
+from clr.trials.race import Entrant, Heat, Peak, Race, baseline_entrant, entrant_of, field_size, race_plan
 from clr.trials.space import SearchSpace
 from clr.trials.study import Study
 from clr.tuning.blocks import Block, Heats, Trials
@@ -274,6 +274,7 @@ class Course:
     def _heats(self, plan: Generator[list[Heat], list[float | None], int], stage: Stage) -> Generator[Block, None, int]:
         """The plan's rounds as blocks; how many were trained."""
         assert self.study is not None
+        assert self.race is not None
         values: list[float | None] | None = None
         while True:
             try:
@@ -283,6 +284,8 @@ class Course:
             block = Heats(stage, heats, self.study)
             yield block
             values = [told.value for told in block.ended]
+            for heat, told in zip(heats, block.ended, strict=True):
+                heat.entrant.peaks[heat.run.seed] = Peak.of(heat.run, told.curve, self.race.sign)
 
     def _trainings_around(self, trainings: int, extra: Sequence[Entrant]) -> int:
         """How many may look for the best rate: none where the range test, or trials, are sure of it.

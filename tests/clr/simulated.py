@@ -33,13 +33,14 @@ def in_batches(plan: Plan[Result], simulate: Simulate) -> tuple[Result, list[int
         curves = [simulate(run) for run in runs]
 
 
-def bowl(a: float = 1.0, b: float = 0.0, k: float = 1.0, noise: float = 0.02) -> Simulate:
+def bowl(a: float = 1.0, b: float = 0.0, k: float = 1.0, noise: float = 0.02, most: float = math.inf) -> Simulate:
     """Gradient descent, with noise, in a quadratic bowl of 30 curvatures from 0.01 to 1.
 
     Args:
         a, b: the loss is reported times a, plus b.
         k: the bowl is stretched so that rates k times as high do the same.
         noise: standard deviation of the reported loss.
+        most: a higher rate does what this one does.
     """
     curvature = np.logspace(-2, 0, 30)
 
@@ -50,7 +51,7 @@ def bowl(a: float = 1.0, b: float = 0.0, k: float = 1.0, noise: float = 0.02) ->
         for lr in rates_of(run):
             with np.errstate(all="ignore"):
                 loss = 0.5 * float(np.sum(curvature * where**2)) + noise * random.normal()
-                where = where - lr / k * (curvature * where + 0.05 * random.normal(size=30))
+                where = where - min(lr, most) / k * (curvature * where + 0.05 * random.normal(size=30))
             rates.append(lr)
             losses.append(a * loss + b)
             if not math.isfinite(losses[-1]):

@@ -137,7 +137,7 @@ def test_a_test_never_takes_more_steps_than_it_may(
     if (own_epochs or 0) * iterations > 5000:
         return
     plan = range_test_plan(length, spec, 0, max_steps)
-    made = carry_out(plan, losses_of(lambda step, random: 1 - step / 1e4 + 0.01 * random.normal()))
+    made = carry_out(plan, bowl(noise=0.3))
     allowed = steps_of_test(length, spec, max_steps)
     assert made.cost_steps == sum(run.steps for run, _ in made.runs) <= allowed
     assert allowed <= (max_steps or math.inf)

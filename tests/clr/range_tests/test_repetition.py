@@ -211,6 +211,39 @@ def test_the_bracket_ends_where_networks_die_without_a_higher_loss() -> None:
     assert 0.1 < finding.max_lr < EDGE_OF_STABILITY
 
 
+def unseeded(simulate: Simulate) -> Simulate:
+    """The same with noise that depends on more than the seed."""
+
+    def simulated(run: Run) -> Curve:
+        curve = simulate(run)
+        random = np.random.default_rng(int(1e6 * math.log(run.max_lr)) % 2**32)
+        return replace(curve, loss=(np.asarray(curve.loss) + 0.02 * random.normal(size=len(curve.loss))).tolist())
+
+    return simulated
+
+
+@pytest.mark.parametrize(("seeded", "said"), [(True, "train alike: the optimizer bounds its steps"), (False, "noisy")])
+def test_the_bracket_goes_no_further_than_to_where_higher_rates_do_no_other(seeded: bool, said: str) -> None:
+    finding = find(bowl(most=0.2) if seeded else unseeded(bowl(most=0.2)))
+    assert any(said in doubt for doubt in finding.doubts)
+    assert finding.confidence != "high"
+    assert finding.max_lr is not None
+    assert finding.max_lr > 0.02
+    assert highest(finding) <= 1e5
+
+
+@pytest.mark.parametrize("ends", [{}, {"highest": 1.0}])
+def test_a_rate_that_is_not_used_has_no_bounds(ends: dict[str, float]) -> None:
+    finding = find(bowl(most=1e-20), **ends)
+    assert finding.confidence == "inconclusive"
+    assert "is the learning rate used?" in finding.doubts[-1]
+
+
+def test_a_rate_that_is_not_used_by_a_training_without_seeds_has_no_bounds() -> None:
+    finding = find(unseeded(bowl(most=1e-20)))
+    assert (finding.max_lr, finding.confidence) == (None, "inconclusive")
+
+
 @pytest.mark.parametrize("lowest", [5.0, 10.0, 1000.0])
 def test_a_lowest_rate_near_or_above_the_default_highest_still_begins_a_rising_bracket(lowest: float) -> None:
     bracket = ramps_of(find(bowl(k=1e4), lowest=lowest))[0]
@@ -244,10 +277,9 @@ def test_a_loss_that_is_not_finite_at_a_few_early_batches_makes_no_difference() 
 
 
 def test_what_neither_learnt_nor_broke_has_no_rate() -> None:
-    finding = find(losses_of(lambda step, random: 1 + 0.01 * random.normal()))
+    finding = find(unseeded(losses_of(lambda step, random: 1 + 0.01 * random.normal())))
     assert finding.confidence == "inconclusive"
     assert (finding.max_lr, finding.interval) == (None, None)
-    assert any("no rate tried was too high" in doubt for doubt in finding.doubts)
 
 
 def breaking(run: Run) -> Any:
@@ -343,8 +375,83 @@ def proofs_at(ends: dict[float, float], start: float = 1.0) -> Proofs:
     """Proofs that ended at these losses, at rates that many steps away from one."""
     made = Proofs(30, 0, Untouched(Start(start, 0.01, 0.001)))
     noise = 0.001 * np.random.default_rng(0).normal(size=30)
-    made.proofs = [Proof(x * METHOD.proofs.step, end + noise, None) for x, end in sorted(ends.items())]
+    made.proofs = [Proof(x * METHOD.proofs.step, end + noise) for x, end in sorted(ends.items())]
     return made
+
+
+def going_too_far(simulate: Simulate, enough: float, sharpness: float = 0.1) -> Simulate:
+    """The same with scores that are best where the rates have summed up to ``enough``."""
+
+    def simulated(run: Run) -> Curve:
+        curve = simulate(run)
+        went = np.cumsum(curve.lr)
+        steps = [step for step in range(1, len(went) + 1) if step % run.evaluate_every == 0 or step == run.steps]
+        scores = [1 - sharpness * math.log(went[step - 1] / enough) ** 2 for step in steps]
+        return replace(curve, steps=steps, metric=scores)
+
+    return simulated
+
+
+@pytest.mark.parametrize("training", [1_000, 4_000])
+def test_what_overfits_is_given_the_rate_at_which_it_goes_as_far_as_scored_best(training: int) -> None:
+    enough = 10.0
+    finding = find(going_too_far(bowl(), enough), training=training)
+    assert finding.confidence == "low"
+    assert any("a lower loss but no better score" in doubt for doubt in finding.doubts)
+    assert finding.max_lr == pytest.approx(enough / (0.55 * training), rel=1)
+    assert finding.interval is not None
+    assert finding.interval[0] < enough / (0.55 * training) < finding.interval[1]
+
+
+def test_a_training_of_several_cycles_goes_no_further_than_one_of_a_single_cycle() -> None:
+    one, two = (
+        carry_out(repetition(1000, 2000 // cycles, 0, cycles=cycles), going_too_far(bowl(), 10.0)).max_lr or 0
+        for cycles in (1, 2)
+    )
+    assert one == pytest.approx(two, rel=1e-9)
+
+
+def test_where_rates_fade_what_overfits_goes_less_far_in_as_many_steps() -> None:
+    found = [
+        carry_out(repetition(1000, 4000, 0, optimizer=name), going_too_far(bowl(), 10.0)).max_lr or 0
+        for name in ("SGD", "Adagrad")
+    ]
+    assert found[1] > 2 * found[0]
+
+
+def scored_by_loss(score: Callable[[float], float]) -> Simulate:
+    """The bowl with scores that are made of the loss."""
+
+    def simulated(run: Run) -> Curve:
+        curve = bowl()(run)
+        steps = [step for step in range(1, len(curve.loss) + 1) if step % run.evaluate_every == 0 or step == run.steps]
+        return replace(curve, steps=steps, metric=[score(curve.loss[step - 1]) for step in steps])
+
+    return simulated
+
+
+def test_scores_that_get_better_as_the_loss_falls_change_nothing() -> None:
+    known = find(bowl())
+    better = find(scored_by_loss(lambda loss: -math.sqrt(abs(loss))))
+    assert (better.max_lr, better.confidence, better.interval) == (known.max_lr, known.confidence, known.interval)
+
+
+def test_scores_that_hardly_gain_while_the_loss_falls_are_of_no_high_confidence() -> None:
+    finding = find(scored_by_loss(lambda loss: -max(loss, 0.1)))
+    assert (finding.max_lr, finding.confidence) == (find(bowl()).max_lr, "medium")
+    assert any("more may be fitted than learnt" in doubt for doubt in finding.doubts)
+
+
+def test_a_metric_of_the_wrong_direction_is_not_taken_for_overfitting() -> None:
+    finding = find(scored_by_loss(lambda loss: loss))
+    assert not any("a lower loss but no better" in doubt for doubt in finding.doubts)
+    assert any("the direction is the wrong way round" in doubt for doubt in finding.doubts)
+
+
+def test_only_the_longest_cycles_are_scored_before_their_ends() -> None:
+    short, long = proofs_of(find(bowl()))
+    assert all(run.evaluate_every == run.steps for run in short)
+    assert all(run.evaluate_every == math.ceil(run.steps / METHOD.proofs.scores) for run in long)
 
 
 def test_a_rate_above_a_cliff_says_nothing_of_how_low_the_best_is() -> None:

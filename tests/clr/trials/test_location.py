@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from clr.range_tests.bounds import Bounds
-from clr.run import Run, fresh_seeds
-from clr.schedules.cycles import TrainingLength
+from clr.run import Curve, Run, fresh_seeds
+from clr.schedules.cycles import TrainingLength, way_of
 from clr.trials.best_rate import BestRate
 from clr.trials.location import Location
-from clr.trials.race import ALIKE, Entrant, Race, baseline_entrant, entrant_of
+from clr.trials.race import ALIKE, Entrant, Heat, Peak, Race, baseline_entrant, entrant_of
 
 LENGTH = TrainingLength(20, 50)
 BOUNDS = Bounds(0.01, 0.1, {"base_lr": (0.005, 0.03), "max_lr": (0.03, 0.3)}, "low")
@@ -35,7 +35,9 @@ def located(worth: Worth, most: int, upto: float = math.inf) -> Location:
     return location
 
 
-def go_on(location: Location, worth: Worth, most: int) -> list[list[float]]:
+def go_on(
+    location: Location, worth: Worth, most: int, told: Callable[[Heat], None] = lambda heat: None
+) -> list[list[float]]:
     """The rates of each round."""
     used = {seed for one in location.race.entrants for seed in one.values}
     plan = location.rounds(most, (seed for seed in fresh_seeds(0, "race", 99) if seed not in used))
@@ -49,6 +51,8 @@ def go_on(location: Location, worth: Worth, most: int) -> list[list[float]]:
             return rounds
         rounds.append([heat.run.max_lr for heat in heats])
         values = [worth(heat.run) for heat in heats]
+        for heat in heats:
+            told(heat)
 
 
 @pytest.mark.parametrize("best", [0.05, 0.1, 0.17])
@@ -124,3 +128,58 @@ def test_where_the_trainings_scatter_about_every_parabola_a_difference_on_one_se
     noisy = [located(valley(0.1, 0.2, seed), 4).race for seed in range(20)]
     assert float(np.mean([race.noise[0] for race in noisy])) > 2 * quiet.noise[0]
     assert quiet.noise[1] == 4, "worth two trainings more than what was assumed"
+
+
+def fitting(enough: float) -> tuple[Worth, Callable[[Heat], None]]:
+    """Scores that are best once the rates have summed up to ``enough``; at the end, and within."""
+
+    def curve(run: Run) -> Curve:
+        way = way_of(run)
+        steps = [step for step in range(1, run.steps + 1) if step % run.evaluate_every == 0 or step == run.steps]
+        return Curve(steps=steps, metric=[0.9 - 0.1 * math.log(way[step - 1] / enough, 4) ** 2 for step in steps])
+
+    def told(heat: Heat) -> None:
+        heat.entrant.peaks[heat.run.seed] = Peak.of(heat.run, curve(heat.run), 1)
+
+    return lambda run: curve(run).metric[-1], told
+
+
+@pytest.mark.parametrize("lower", [4, 16, 40])
+def test_where_all_trainings_did_better_before_their_ends_the_rate_that_goes_as_far_goes_on(lower: float) -> None:
+    enough = way_of(at(0.1 / lower).make(0))[-1]
+    worth, told = fitting(enough)
+    race = Race([at(0.1)], "maximize", 0.1)
+    location = Location(race, BestRate.of(BOUNDS), at)
+    go_on(location, worth, 4, told)
+    found = location.candidate().params["max_lr"]
+    assert found == pytest.approx(0.1 / lower, rel=0.8)
+    low, high = location.best_rate.interval
+    assert low < 0.1 / lower < high
+
+
+def test_a_score_that_was_hardly_better_before_an_end_changes_nothing() -> None:
+    worth, _ = fitting(way_of(at(0.1).make(0))[-1])
+    known = located(worth, 4).candidate().params["max_lr"]
+    race = Race([at(0.1)], "maximize", 0.1)
+    location = Location(race, BestRate.of(BOUNDS), at)
+
+    def told(heat: Heat) -> None:
+        heat.entrant.peaks[heat.run.seed] = Peak((worth(heat.run) or 0.0) + 0.01, 0.1)
+
+    go_on(location, worth, 4, told)
+    assert location.candidate().params["max_lr"] == known
+
+
+def test_the_trainings_around_are_scored_several_times() -> None:
+    race = Race([at(0.1)], "maximize", 0.1)
+    heats = next(Location(race, BestRate.of(BOUNDS), at).rounds(4, iter([1])))
+    assert all(heat.run.evaluate_every == math.ceil(heat.run.steps / 8) for heat in heats)
+
+
+def test_a_peak_is_told_as_a_share_of_the_way_and_nothing_without_scores() -> None:
+    run = at(0.1).make(0)
+    half = run.steps // 2
+    peak = Peak.of(run, Curve(steps=[half, run.steps], metric=[0.2, 0.3]), -1)
+    assert peak is not None
+    assert (peak.value, peak.share) == (0.2, way_of(run)[half - 1] / way_of(run)[-1])
+    assert Peak.of(run, Curve(), 1) is None

@@ -247,7 +247,7 @@ def late(run: Run) -> Curve:
     """Nothing is learnt in the first 300 steps; then most at a rate of .1."""
     random, steps = np.random.default_rng(run.seed), np.arange(run.steps)
     share = np.clip((steps - 300) / 300, 0, 1) * math.exp(-((math.log(run.max_lr / 0.1) / 2) ** 2))
-    loss = 1 - 0.9 * share + random.normal(0, 0.02, run.steps)
+    loss = 1 - 0.9 * share + random.normal(0, 0.02, run.steps) - 1e-6 * run.max_lr
     rates = rates_of(run)
     broke = next((at for at, lr in enumerate(rates) if lr > 1), run.steps)
     return Curve(
