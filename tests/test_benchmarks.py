@@ -118,7 +118,7 @@ def test_step_cost_times_every_loop_in_every_round() -> None:
     assert {name: len(times) for name, times in found.items()} == dict.fromkeys(
         ["bare", "clr", "bare, tensors", "clr, tensors", "clr, whole test, tensors"], 2
     )
-    assert all(time > 0 for times in found.values() for time in times)
+    assert all(time > 0 for times in found.values() for steps in times for time in steps)
     assert "| bare | tiny |" in step_cost.table({"tiny": found})
 
 
