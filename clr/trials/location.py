@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
-from clr.range_tests.method import OCTAVE, rate
+from clr.range_tests.method import METHOD, OCTAVE, rate
 from clr.run import Run
 from clr.trials.best_rate import SEED_NOISE, BestRate, Trained
 from clr.trials.race import ALIKE, BOLDER, SAFER, Entrant, Heat, Race
@@ -69,7 +69,7 @@ class Location:
         if not peaks or len(peaks) < len(ended):
             return self.prior
         _, x = max(peaks)
-        return replace(self.prior, x=x, deviation=max(self.prior.deviation, OCTAVE))
+        return replace(self.prior, x=x, deviation=METHOD.length.error)
 
     def said(self, best: BestRate) -> str:
         """What they say, in words; once any was trained."""
@@ -77,7 +77,8 @@ class Location:
         count = sum(len(one.values) for _, one in self.tried)
         own = self.race.own.params["max_lr"]
         where = f"{count} trainings at max_lr {min(rates):.3g} to {max(rates):.3g} put the best at {best.max_lr:.3g}"
-        return f"{where}, the range test at {own:.3g}"
+        fitted = "" if self._prior is self.prior else ", and each scored far better before its end: it fits too much"
+        return f"{where}, the range test at {own:.3g}{fitted}"
 
     def rounds(self, most: int, seeds: Iterator[int]) -> Generator[list[Heat], list[float | None], int]:
         """Rounds, each on a fresh seed; whoever seems best then is the favourite.

@@ -153,8 +153,9 @@ def test_where_all_trainings_did_better_before_their_ends_the_rate_that_goes_as_
     go_on(location, worth, 4, told)
     found = location.candidate().params["max_lr"]
     assert found == pytest.approx(0.1 / lower, rel=0.8)
-    low, high = location.best_rate.interval
-    assert low < 0.1 / lower < high
+    best = location.best_rate
+    assert best.interval[0] < 0.1 / lower < best.interval[1]
+    assert location.said(best).endswith("each scored far better before its end: it fits too much")
 
 
 def test_a_score_that_was_hardly_better_before_an_end_changes_nothing() -> None:
