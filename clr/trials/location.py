@@ -59,8 +59,13 @@ class Location:
     @property
     def _prior(self) -> BestRate:
         """What the range test says; or the rate that goes as far as the best score within any, where all overfitted."""
-        sign, gain = self.race.sign, self.race.gain
-        ended = [(x, one.peaks.get(seed), value) for x, one in self.tried for seed, value in one.values.items()]
+        sign, gain, around = self.race.sign, self.race.gain, self.race.own.values
+        ended = [
+            (x, one.peaks.get(seed), value)
+            for x, one in self.tried
+            for seed, value in one.values.items()
+            if seed in around  # not those of what they led to
+        ]
         peaks = [
             (sign * peak.value, x + math.log(peak.share))
             for x, peak, value in ended
