@@ -59,9 +59,10 @@ class Proof:
             losses = np.full(run.steps, ceiling)
         if curve.diverged:
             return cls(x, losses)
-        went = np.asarray(way_of(run)) / MEAN_RATE
         scored = zip(curve.metric, curve.steps, strict=True)
-        return cls(x, losses, tuple(Score(sign * value, n, math.log(went[n - 1] / n)) for value, n in scored))
+        return cls(
+            x, losses, tuple(Score(sign * value, n, math.log(way_of(run, n) / n / MEAN_RATE)) for value, n in scored)
+        )
 
     @property
     def score(self) -> float | None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import accumulate
 from math import ceil, floor, isclose
+from statistics import fmean
 from typing import Any
 
 from clr.errors import InvalidArgument
@@ -190,9 +190,14 @@ class TrainingLength:
         return whole_cycles(self.epochs, default_multipliers(self.epochs)[0], longest)[0]
 
 
-def way_of(run: Run) -> list[float]:
-    """How far ``run`` goes: the sum of its rates until after each step."""
-    return list(accumulate(map(rate_of(run), range(run.steps))))
+def way_of(run: Run, steps: int) -> float:
+    """How far ``run`` goes in its first steps: the sum of their rates, read off a thousand where there are more.
+
+    Args:
+        steps: >= 1.
+    """
+    rate, each = rate_of(run), max(1, steps // 1000)
+    return steps * fmean(map(rate, range(each // 2, steps, each)))
 
 
 def rate_of(run: Run) -> Callable[[int], float]:

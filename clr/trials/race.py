@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-import numpy as np
 from scipy.special import stdtrit
 
-from clr.run import Curve, Direction, Run
+from clr.run import Direction, Point, Run
 from clr.schedules.cycles import Candidate, TrainingLength, way_of
 from clr.trials.baselines import BASELINES, did_better
 from clr.trials.best_rate import PRIOR_WEIGHT, SEED_NOISE
@@ -49,12 +48,13 @@ class Peak(NamedTuple):
     share: float
 
     @classmethod
-    def of(cls, run: Run, curve: Curve, sign: int) -> "Peak | None":
+    def of(cls, run: Run, points: Sequence[Point], sign: int) -> "Peak | None":
         """Of what ran; None without a score. ``sign`` is -1 where a smaller score is better."""
-        if not curve.metric:
+        scores = [(sign * point.metric, -point.step) for point in points if point.metric is not None]
+        if not scores:
             return None
-        way, at = way_of(run), int(np.argmax(sign * np.asarray(curve.metric)))
-        return cls(curve.metric[at], way[curve.steps[at] - 1] / way[-1])
+        value, step = max(scores)
+        return cls(sign * value, way_of(run, -step) / way_of(run, run.steps))
 
 
 @dataclass(eq=False)

@@ -285,7 +285,7 @@ class Course:
             yield block
             values = [told.value for told in block.ended]
             for heat, told in zip(heats, block.ended, strict=True):
-                heat.entrant.peaks[heat.run.seed] = Peak.of(heat.run, told.curve, self.race.sign)
+                heat.entrant.peaks[heat.run.seed] = Peak.of(heat.run, told.points, self.race.sign)
 
     def _trainings_around(self, trainings: int, extra: Sequence[Entrant]) -> int:
         """How many may look for the best rate: none where the range test, or trials, are sure of it.

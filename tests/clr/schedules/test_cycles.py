@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from clr.errors import InvalidArgument
 from clr.range_tests.bounds import Bounds
-from clr.schedules.cycles import Candidate, TrainingLength, default_multipliers, significant, whole_cycles
+from clr.schedules.cycles import (
+    Candidate,
+    TrainingLength,
+    default_multipliers,
+    rate_of,
+    significant,
+    way_of,
+    whole_cycles,
+)
 from clr.schedules.policies import CYCLIC, DECAYING, schedule
 
 EPOCHS = st.floats(1e-3, 1e4)
@@ -158,3 +166,11 @@ def test_a_budget_has_at_least_one_step_an_epoch_and_two_in_all() -> None:
     with pytest.raises(InvalidArgument, match="iterations_per_epoch: must be at least 1, but got 0"):
         TrainingLength(1, 0)
     assert TrainingLength(0.001, 1).steps == 2
+
+
+@pytest.mark.parametrize(("steps", "within"), [(40, 1e-12), (999, 1e-12), (20_000, 1e-3), (1_000_000, 1e-3)])
+def test_a_run_goes_as_far_as_the_sum_of_its_rates_however_long_it_is(steps: int, within: float) -> None:
+    run = TrainingLength(1, steps).propose(0.1, 10, 1).run(0)
+    part, rate = min(steps, 20_000) // 2, rate_of(run)
+    assert way_of(run, part) == pytest.approx(sum(rate(step) for step in range(part)), rel=within)
+    assert way_of(run, steps) == pytest.approx(0.055 * steps, rel=0.05)

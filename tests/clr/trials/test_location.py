@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clr.range_tests.bounds import Bounds
-from clr.run import Curve, Run, fresh_seeds
+from clr.run import Point, Run, fresh_seeds
 from clr.schedules.cycles import TrainingLength, way_of
 from clr.trials.best_rate import BestRate
 from clr.trials.location import Location
@@ -133,20 +133,19 @@ def test_where_the_trainings_scatter_about_every_parabola_a_difference_on_one_se
 def fitting(enough: float) -> tuple[Worth, Callable[[Heat], None]]:
     """Scores that are best once the rates have summed up to ``enough``; at the end, and within."""
 
-    def curve(run: Run) -> Curve:
-        way = way_of(run)
+    def points(run: Run) -> list[Point]:
         steps = [step for step in range(1, run.steps + 1) if step % run.evaluate_every == 0 or step == run.steps]
-        return Curve(steps=steps, metric=[0.9 - 0.1 * math.log(way[step - 1] / enough, 4) ** 2 for step in steps])
+        return [Point(step, [], [], 0.9 - 0.1 * math.log(way_of(run, step) / enough, 4) ** 2) for step in steps]
 
     def told(heat: Heat) -> None:
-        heat.entrant.peaks[heat.run.seed] = Peak.of(heat.run, curve(heat.run), 1)
+        heat.entrant.peaks[heat.run.seed] = Peak.of(heat.run, points(heat.run), 1)
 
-    return lambda run: curve(run).metric[-1], told
+    return lambda run: points(run)[-1].metric, told
 
 
 @pytest.mark.parametrize("lower", [6, 16, 40])
 def test_where_all_trainings_did_better_before_their_ends_the_rate_that_goes_as_far_goes_on(lower: float) -> None:
-    enough = way_of(at(0.1 / lower).make(0))[-1]
+    enough = way_of(at(0.1 / lower).make(0), LENGTH.steps)
     worth, told = fitting(enough)
     race = Race([at(0.1)], "maximize", 0.1)
     location = Location(race, BestRate.of(BOUNDS), at)
@@ -160,7 +159,7 @@ def test_where_all_trainings_did_better_before_their_ends_the_rate_that_goes_as_
 
 
 def test_a_score_that_was_hardly_better_before_an_end_changes_nothing() -> None:
-    worth, _ = fitting(way_of(at(0.1).make(0))[-1])
+    worth, _ = fitting(way_of(at(0.1).make(0), LENGTH.steps))
     known = located(worth, 4).candidate().params["max_lr"]
     race = Race([at(0.1)], "maximize", 0.1)
     location = Location(race, BestRate.of(BOUNDS), at)
@@ -181,7 +180,7 @@ def test_the_trainings_around_are_scored_several_times() -> None:
 def test_a_peak_is_told_as_a_share_of_the_way_and_nothing_without_scores() -> None:
     run = at(0.1).make(0)
     half = run.steps // 2
-    peak = Peak.of(run, Curve(steps=[half, run.steps], metric=[0.2, 0.3]), -1)
+    peak = Peak.of(run, [Point(half, [], [], 0.2), Point(run.steps, [], [], 0.3)], -1)
     assert peak is not None
-    assert (peak.value, peak.share) == (0.2, way_of(run)[half - 1] / way_of(run)[-1])
-    assert Peak.of(run, Curve(), 1) is None
+    assert (peak.value, peak.share) == (0.2, way_of(run, half) / way_of(run, run.steps))
+    assert Peak.of(run, [], 1) is None
