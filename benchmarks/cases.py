@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import clr
-from benchmarks import judges, kinds, scarce, small, unseen
+from benchmarks import judges, kinds, scarce, small, unseen, unsteady
 from clr.schedules.cycles import TrainingLength
 from clr.tasks.cifar10_files import read
 from clr.tasks.fashion_mnist import DEBIAN
@@ -227,6 +227,19 @@ SCARCE = {
 }
 """Tasks of little data, on which what a validation score says beside the loss was chosen."""
 
+UNSTEADY = {
+    case.name: case
+    for case in (
+        Case("letters_radam", unsteady.letters_radam, of_steps(1500, 1046), 5e-4, 8, -3.2252, long=True),
+        Case("images_radam", unsteady.images_radam, of_steps(561, 187), 5e-4, 8, 0.108, long=True),
+        Case("plain_lstm_sgdm", unsteady.plain_lstm, of_steps(1500, 1046), 0.02, 8, -3.2252, long=True),
+        Case("charges_sgdm", unsteady.charges, of_steps(750, 250), 5e-4, 8, -1.6456, long=True),
+        Case("heavy_tails_sgd", unsteady.heavy_tails, of_steps(750, 250), 0.002, 8, -0.8466, long=True),
+        Case("deep_convolutions_sgdm", unsteady.deep_convolutions, of_steps(561, 187), 0.002, 8, 0.108, long=True),
+    )
+}
+"""Tasks that were written down when the method of decision 28 stood, and that nothing was chosen on."""
+
 SEARCHED = {
     case.name: case
     for case in (
@@ -241,4 +254,4 @@ SEARCHED = {
 SHORT = [case.name for case in CASES.values() if not case.long]
 """The open tasks."""
 
-CASES |= OTHER | FRESH | UNSEEN | JUDGES | SCARCE | SEARCHED
+CASES |= OTHER | FRESH | UNSEEN | JUDGES | SCARCE | UNSTEADY | SEARCHED
