@@ -33,7 +33,7 @@ def recommended(
         optimizer: what it trains with, see ``clr.training.optimizers.described``.
     """
     began = time.monotonic()
-    plan = range_test_plan(length, RangeTestSpec(seeds=seeds), seed, optimizer=(optimizer or {}).get("name"))
+    plan = range_test_plan(length, RangeTestSpec(seeds=seeds), seed, optimizer=optimizer)
     tested = carry_out(plan, curve_of)
     cost = SpentCost.of(tested.cost_steps, time.monotonic() - began, length.steps)
     candidate = tested.bounds.candidate(length)

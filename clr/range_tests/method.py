@@ -1,7 +1,7 @@
 """Every number of the range test that is a choice, with its reason. Rates are natural logarithms throughout."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from clr.run import Run
 
@@ -73,6 +73,11 @@ class Proving:
         clearly: standard errors of a difference, on the same batches, above which it is no draw.
         curvature: of the ends about the best rate, as a share of their fall, at least.
         ceiling: standard deviations above the start at which losses count no further.
+        thrown: share of the fall by which a cycle, over ``moment`` of its steps, is above one at a lower rate where it
+            has been thrown back.
+        moment: share of the steps; long enough to be no single batch, short enough for a network that soon recovers.
+        converging: how far below a rate that threw a cycle back the best is at least: within a factor of two of the
+            largest that converges (Bengio 2012, Smith 2015).
         scores: times that one of the longest is scored, the last at its end: where it went too far, one before says so.
         val_limit: most validation examples scored each time.
     """
@@ -85,12 +90,11 @@ class Proving:
     clearly: float = 2.0
     curvature: float = 0.05
     ceiling: float = 3.0
+    thrown: float = 0.5
+    moment: float = 1 / 24
+    converging: float = OCTAVE
     scores: int = 4
     val_limit: int = 500
-
-
-FADING = ("Adagrad",)
-"""Optimizers that sum up squared gradients from the first step on and forget none."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +102,12 @@ class Lengthening:
     """From proofs of two lengths to the training's own: the best rate goes as length ** -exponent.
 
     Args:
-        exponent, spread: what is believed before anything is measured, mean and standard deviation. Over nineteen tasks
-            it was from -.5 (Adagrad) to .5 (RAdam), .1 to .2 in most and .3 in the mean of Adam's family.
+        exponent, spread: what is believed before anything is measured, mean and standard deviation, beside what
+            ``pace`` knows of the optimizer. Over nineteen tasks it was .1 to .2 in most and .3 in the mean of Adam's
+            family.
         plateau: shares of its fall that a proof had done by its middle, between which it goes from still being on the
             loss it began at to having left it. The tasks that had not left it had less than .2, most others above .6.
-        plateau_exponent, plateau_spread: the belief there, where exponents from -.5 to 1 were measured: the two lengths
-            decide.
-        fading: what all three exponents are lower by for an optimizer in ``FADING``. It divides by the root of the sum
-            of all squared gradients, so one rate moves the network by less and less, as the root of the steps: what was
-            best for a short training has to be higher for a long one by as much.
+        plateau_spread: of the belief there, where exponents from -.5 to 1 were measured: the two lengths decide.
         overfitted: the exponent where scores get worse the further a training goes: so far as rate times steps.
         error: standard deviation of the best rate of one seed's proofs, an octave's half.
     """
@@ -114,21 +115,9 @@ class Lengthening:
     exponent: float = 0.2
     spread: float = 0.25
     plateau: tuple[float, float] = (0.1, 0.4)
-    plateau_exponent: float = 0.2
     plateau_spread: float = 0.5
-    fading: float = 0.5
     overfitted: float = 1.0
     error: float = 0.4 * OCTAVE
-
-    def under(self, optimizer: str | None) -> "Lengthening":
-        """What is believed where that optimizer trains; None: one that is not known."""
-        lower = self.fading if optimizer in FADING else 0.0
-        return replace(
-            self,
-            exponent=self.exponent - lower,
-            plateau_exponent=self.plateau_exponent - lower,
-            overfitted=self.overfitted - lower,
-        )
 
 
 @dataclass(frozen=True)

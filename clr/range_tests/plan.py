@@ -7,7 +7,7 @@ a worker on a cluster.
 import csv
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,7 +111,7 @@ def range_test_plan(
     max_steps: int | None = None,
     tell: Callable[[Bounds], None] = lambda bounds: None,
     direction: Direction = "maximize",
-    optimizer: str | None = None,
+    optimizer: Mapping[str, Any] | None = None,
 ) -> Plan[RangeTest]:
     """The test as a plan: up to ``spec.seeds`` repetitions, as many as the steps allow, their runs side by side.
 
@@ -123,7 +123,7 @@ def range_test_plan(
         tell: called with what the runs so far say, each time that a repetition knows more: first after a seventh of the
             steps. A plan that is run again over recorded curves says the same again.
         direction: of the metric, where the runs have one.
-        optimizer: name of the one that trains, where known.
+        optimizer: what trains, where known; see ``clr.training.optimizers.described``.
     """
     allowed = steps_of_test(length, spec, max_steps)
     if allowed < METHOD.fewest_steps:

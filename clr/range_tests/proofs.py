@@ -9,7 +9,7 @@ import numpy as np
 from clr.range_tests.bounds import RATIO
 from clr.range_tests.method import METHOD, rate
 from clr.range_tests.ramps import Bracket, Ramps, Ran
-from clr.range_tests.signal import Array, Start, gaps_filled
+from clr.range_tests.signal import FALL, MAD, Array, Start, gaps_filled
 from clr.run import TAIL, Curve, Direction, Plan, Run
 from clr.schedules.cycles import RISE, way_of
 
@@ -69,10 +69,10 @@ class Proof:
         """The score at its end."""
         return self.scores[-1].value if self.scores else None
 
-    @property
-    def went_too_far(self) -> bool:
-        """Whether it scored better before its end than at it."""
-        return any(score.value > self.scores[-1].value for score in self.scores)
+    def share_lost(self, usual: float) -> float:
+        """How much worse it scores at its end than before, as a share of its best gain over the usual score."""
+        best = max((score.value for score in self.scores), default=usual)
+        return (best - self.scores[-1].value) / (best - usual) if best > usual else 0.0
 
     @property
     def tail(self) -> Array:
@@ -224,9 +224,33 @@ class Proofs:
 
     @property
     def limit(self) -> float:
-        """Logarithm of the rate half-way from the best to the first above it that broke; infinite where none did."""
+        """Logarithm of the highest rate to be recommended, for cycles of this length; infinite where nothing says so.
+
+        Half-way from the best to the first above it that broke, and below those that were thrown back.
+        """
         broken = [proof.x for proof in self.proofs[self.at :] if proof.end >= self.ceiling]
-        return (self.best.x + broken[0]) / 2 if broken else math.inf
+        half_way = (self.best.x + broken[0]) / 2 if broken else math.inf
+        return min(half_way, self.thrown_back - METHOD.proofs.converging)
+
+    @property
+    def thrown_back(self) -> float:
+        """Logarithm of the lowest rate that lost much of its fall on the way to its end; infinite where none did.
+
+        Such a cycle may end lowest of all, since its rate comes down again; a longer one is thrown back more often.
+        """
+        return min((proof.x for at, proof in enumerate(self.proofs) if self._thrown_back(at)), default=math.inf)
+
+    def _thrown_back(self, at: int) -> bool:
+        """Whether it was once far above one at a lower rate, on the same batches."""
+        of, losses = METHOD.proofs, self.proofs[at].losses
+        moment = max(3, round(of.moment * self.steps))
+        for lower in self.proofs[:at]:
+            above = losses - lower.losses
+            noise = MAD * float(np.median(np.abs(np.diff(above)))) / math.sqrt(2 * moment)
+            most = float(np.convolve(above, np.ones(moment) / moment, "valid").max())
+            if self._fell(lower) and most > max(of.thrown * self.fall, FALL * noise):
+                return True
+        return False
 
     @property
     def told_apart(self) -> bool:
@@ -267,11 +291,13 @@ class Proofs:
         scores = [proof.score for proof in self.proofs if self._fell(proof)]
         return bool(scores) and all(score is not None and score < self.untouched.bad for score in scores)
 
-    @property
-    def went_too_far(self) -> bool:
-        """Whether each that lowered the loss scored better before its end than at it."""
-        fell = [proof for proof in self.proofs if self._fell(proof)]
-        return bool(fell) and all(proof.went_too_far for proof in fell)
+    def went_too_far(self, by: float) -> bool:
+        """Whether each that lowered the loss scored better before its end than at it, one by this share of its gain.
+
+        They saw the same batches, so that what is noise in one's score may be in all.
+        """
+        lost = [proof.share_lost(self.untouched.usual) for proof in self.proofs if self._fell(proof)]
+        return bool(lost) and min(lost) > 0 and max(lost) > by
 
     @property
     def best_score(self) -> Score | None:

@@ -7,13 +7,15 @@ differs from task to task, so it is measured between the two, as far as two leng
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from clr.range_tests.bounds import Confidence, Interval
-from clr.range_tests.method import METHOD, Lengthening, rate
+from clr.range_tests.method import METHOD, rate
+from clr.range_tests.pace import pace
 from clr.range_tests.proofs import Proofs, Untouched
 from clr.range_tests.ramps import Bracket, Ends, Ramps, Ran, bracket, ramps
 from clr.range_tests.signal import Array
@@ -81,7 +83,7 @@ def repetition(
     highest: float | None = None,
     direction: Direction = "maximize",
     tell: Callable[[Finding], None] = lambda finding: None,
-    optimizer: str | None = None,
+    optimizer: Mapping[str, Any] | None = None,
     cycles: int = 1,
 ) -> Plan[Finding]:
     """Bracket, two ramps, three to five proofs and two longer ones, in at most ``budget`` steps.
@@ -94,7 +96,7 @@ def repetition(
             highest rate of the caller's own, whatever the bracket says.
         direction: of the metric, where curves have one.
         tell: called with what is known so far, each time that is more.
-        optimizer: name of the one that trains, where known.
+        optimizer: what trains, where known; see ``pace``.
         cycles: that the training has.
     """
     ends, of = Ends.of(lowest, highest), METHOD
@@ -108,7 +110,7 @@ def repetition(
         return Finding(None, None, None, None, "inconclusive", [doubt], None, around.runs)
     ends = replace(ends, highest=min(ends.highest, around.saturation))
     seen = yield from ramps(around, max(of.ramps.steps, int(of.ramps.share * budget)), ramp_seeds, ends)
-    evidence = Evidence(around, seen, ends, training, cycles, of.length.under(optimizer))
+    evidence = Evidence(around, seen, ends, training, cycles, optimizer)
     untouched = Untouched.of(around, seen, direction)
     tell(evidence.finding())
 
@@ -128,7 +130,7 @@ def repetition(
     steps = min((budget - evidence.taken) // count, training)
     if steps >= first.steps:
         second = Proofs(steps, first_seed if evidence.on_plateau else second_seed, untouched, of.proofs.scores)
-        shift = evidence.length.exponent * math.log(second.steps / first.steps)
+        shift = of.length.exponent * math.log(second.steps / first.steps) + evidence.paced(first.steps, second.steps)
         centre = first.vertex[0] - shift if first.learnt else first.harmless
         centre = min(centre, ends.highest - of.proofs.step / 2)
         yield from second.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
@@ -144,13 +146,19 @@ class Evidence:
         around, seen: bracket and ramps.
         ends: rates that may be tried or recommended.
         training, cycles: steps of one cycle of the training to be recommended for, and how many it has.
-        length: what is believed of the best rate's way with it.
+        optimizer: what trains, where known.
     """
 
     def __init__(
-        self, around: Bracket, seen: Ramps, ends: Ends, training: int, cycles: int, length: Lengthening
+        self,
+        around: Bracket,
+        seen: Ramps,
+        ends: Ends,
+        training: int,
+        cycles: int,
+        optimizer: Mapping[str, Any] | None,
     ) -> None:
-        self.around, self.seen, self.ends, self.length = around, seen, ends, length
+        self.around, self.seen, self.ends, self.optimizer = around, seen, ends, optimizer
         self.training, self.cycles = training, cycles
         self.first: Proofs | None = None
         self.second: Proofs | None = None
@@ -203,7 +211,17 @@ class Evidence:
     @property
     def limit(self) -> float:
         """The highest rate that may be recommended: the caller's, or short of what broke proofs."""
-        return min([self.ends.highest, *(one.limit for one in (self.first, self.second) if one is not None)])
+        made = [one for one in (self.first, self.second) if one is not None]
+        return min([self.ends.highest, *(one.limit - self.paced(one.steps, self.training) for one in made)])
+
+    def paced(self, steps: int, more: int) -> float:
+        """How much lower a rate moves the network as far in each step of a longer training; see ``pace``."""
+        return pace(self.optimizer, more) - pace(self.optimizer, steps)
+
+    @property
+    def thrown_back(self) -> float:
+        """Logarithm of the lowest rate at which a cycle was thrown back; infinite where none was."""
+        return min((one.thrown_back for one in (self.first, self.second) if one is not None), default=math.inf)
 
     @property
     def plateau(self) -> float:
@@ -216,7 +234,7 @@ class Evidence:
         further = self.second is not None and self.second.learnt and self.second.fall > 2 * self.first.fall
         if further or not self.first.learnt:
             return 1.0
-        low, high = self.length.plateau
+        low, high = METHOD.length.plateau
         return float(np.clip((high - self.first.fall_by_the_middle) / (high - low), 0, 1))
 
     @property
@@ -239,56 +257,84 @@ class Evidence:
         return self.second.learnt and away < 0.99 * METHOD.proofs.step
 
     @property
-    def gained(self) -> float:
-        """What scores gained from the best of the shorter proofs to the best of the longer, over what the loss fell.
+    def _further(self) -> tuple[float, float] | None:
+        """What the longer proofs' best lowered the loss and bettered the score by, each as a share of the whole.
 
-        Each as a share of all that it gained or fell; infinite where that says nothing.
+        0 for a loss that fell by no more than noise; None where that says nothing.
         """
         if self.first is None or self.second is None or not (self.first.learnt and self.second.learnt):
-            return math.inf
+            return None
         before, after, usual = self.first.best_score, self.second.best, self.second.untouched.usual
-        fell = (self.first.best.end - after.end) / self.second.fall
-        if before is None or after.score is None or fell <= 0 or not max(before.value, after.score) > usual:
-            return math.inf
-        return (after.score - before.value) / (max(before.value, after.score) - usual) / fell
+        if before is None or after.score is None or not max(before.value, after.score) > usual:
+            return None
+        fell, noise = self.first.best.end - after.end, math.hypot(self.first.best.error, after.error)
+        gained = (after.score - before.value) / (max(before.value, after.score) - usual)
+        return (fell / self.second.fall if fell > METHOD.proofs.clearly * noise else 0.0), gained
+
+    @property
+    def gained(self) -> float:
+        """What scores gained where losses fell further, over what these fell; infinite where that says nothing."""
+        fell, gained = self._further or (0.0, 0.0)
+        return gained / fell if fell else math.inf
 
     @property
     def overfits(self) -> bool:
-        """Whether longer cycles fitted more and scored worse, or the longest scored best before their ends."""
-        last = self.second or self.first
+        """Whether longer cycles fitted more and scored worse, or the longest scored best before their ends.
+
+        Where the loss fell no further, or longer ones gained well, a little worse is noise.
+        """
+        last, of = self.second or self.first, METHOD.judgement
         if last is None or last.best_score is None or last.best_score.value <= last.untouched.usual:
             return False
-        return self.gained < 0 or last.went_too_far
+        lost = self._further is not None and self._further[1] < -of.cost
+        return lost or self.gained < 0 or last.went_too_far(0.0 if self.gained < of.scored else of.cost)
 
     def _as_far(self) -> Best:
         """The rate at which the training goes as far as what scored best did."""
         made = [one.best_score for one in (self.first, self.second) if one is not None]
-        score, of = max(one for one in made if one is not None), self.length
-        longer = math.log(self.training * self.cycles / score.steps)
-        return Best(score.x - of.overfitted * longer, math.hypot(2 * of.error, of.spread * longer))
+        score, of, whole = max(one for one in made if one is not None), METHOD.length, self.training * self.cycles
+        longer = math.log(whole / score.steps)
+        x = score.x - of.overfitted * longer - self.paced(score.steps, whole)
+        return Best(x, math.hypot(2 * of.error, of.spread * longer))
 
     def best(self) -> Best:
         """The best rate of the training: from proofs of one or two lengths, or from the ramps alone."""
-        of = self.length
+        of = METHOD.length
         if self.first is None:
             return Best(self.guess, 4 * of.error)
         if self.overfits:
             return self._as_far()
-        x, curvature = self.first.vertex
         if not self.broke and self.first.highest_is_best:
             return Best(self.first.best.x, 2 * of.error)  # nothing says that a rate could be too high
-        rows = []
+        spread = of.spread + self.plateau * (of.plateau_spread - of.spread)
+        return at_length(self._readings, self.training, of.exponent, spread)
+
+    @property
+    def _readings(self) -> list[tuple[float, int, float]]:
+        """What proofs of either length say of the best rate, how long they were, and how far that errs.
+
+        They are rates at which the optimizer's steps are as large in the whole training as they were in the proofs.
+        """
+        assert self.first is not None
+        error, made = METHOD.length.error, []
+        x, curvature = self.first.vertex
         if self.first.learnt or self.second is None:
-            rows.append((x, self.first.steps, of.error if self.first.bracketed else 2 * of.error))
+            made.append((x, self.first.steps, error if self.first.bracketed else 2 * error))
         if self.second is not None:
             known = curvature if self.first.learnt else 0.0
             seen = self.second.proofs[0].x
             if self.second.learnt or self.second.scored:
                 seen = self.second.vertex_with(known) if len(self.second.proofs) == 2 else self.second.vertex[0]
-            rows.append((seen, self.second.steps, of.error))
-        exponent = of.exponent + self.plateau * (of.plateau_exponent - of.exponent)
-        spread = of.spread + self.plateau * (of.plateau_spread - of.spread)
-        return at_length(rows, self.training, exponent, spread)
+            made.append((seen, self.second.steps, error))
+        return [(x - self.paced(n, self.training), n, error) for x, n, error in made]
+
+    @property
+    def _apart(self) -> float:
+        """How far apart what the two lengths say is, beyond what is believed of length."""
+        if len(self._readings) < 2:
+            return 0.0
+        (x, n, _), (longer_x, longer_n, _) = self._readings
+        return abs(x - longer_x - METHOD.length.exponent * math.log(longer_n / n))
 
     def finding(self) -> Finding:
         """The rate for the whole training, its interval and what speaks against it."""
@@ -346,6 +392,10 @@ class Evidence:
             yield "the training goes over its data far more often than any cycle did: whether it overfits was not seen"
         if self.gained < METHOD.judgement.scored:
             yield "longer cycles lowered the loss by more than they bettered the score: more may be fitted than learnt"
+        if best.x > self.limit and self.thrown_back < math.inf:
+            yield f"a cycle at {rate(self.thrown_back):.3g} lost much of its fall on the way: half of that is the most"
+        if self._apart > METHOD.judgement.basin:
+            yield f"cycles of one length are best at {math.exp(self._apart):.2g} times the rate of those of the other"
         if not self.first.told_apart:
             yield "the short cycles were too short or too noisy to tell their rates apart"
         if self.first.fall_by_the_middle < METHOD.judgement.left and not self.on_plateau:

@@ -116,8 +116,8 @@ class Course:
         self.range_test, self.bounds = test, test.bounds
 
     def _one_range_test(self, spec: RangeTestSpec, seed: int, most: int) -> Generator[Block, None, RangeTest]:
-        direction, used = self.training.direction, (self.training.optimizer or {}).get("name")
-        plan = range_test_plan(self.training.length, spec, seed, most, self._tell, direction, used)
+        of = self.training
+        plan = range_test_plan(of.length, spec, seed, most, self._tell, of.direction, of.optimizer)
         sent: list[Curve] | None = None
         while True:
             try:
