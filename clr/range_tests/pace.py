@@ -14,24 +14,29 @@ def pace(optimizer: Mapping[str, Any] | None, steps: int) -> float:
     """Logarithm of the mean size of that many steps at one rate, beside an optimizer that keeps it.
 
     Adagrad divides by the root of the sum of all squared gradients, so that its steps get smaller as the root of their
-    number; what was best for a short training has to be higher for a long one by as much. RAdam's first steps are
-    small, until the mean of the squared gradients is known.
+    number; what was best for a short training has to be higher for a long one by as much. RMSprop's first steps are
+    large, since its mean of the squared gradients begins at 0, and RAdam's are small until that mean is known.
 
     Args:
         optimizer: ``name`` and ``args``, see ``clr.training.optimizers.described``; None: not known.
         steps: from the first on.
 
-    Source: Duchi et al. 2011; Liu et al. 2020, "On the Variance of the Adaptive Learning Rate and Beyond".
+    Source: Duchi et al. 2011; Tieleman and Hinton 2012; Liu et al. 2020, "On the Variance of the Adaptive Learning Rate
+    and Beyond".
 
     >>> round(pace({"name": "RAdam"}, 100), 1), round(pace({"name": "RAdam"}, 10_000), 1), pace({"name": "SGD"}, 100)
     (-2.0, -0.1, 0.0)
     """
     known = optimizer or {}
-    if known.get("name") == "Adagrad":
+    name, args = known.get("name"), known.get("args", {})
+    taken = np.linspace(1, steps, min(steps, MOST))
+    if name == "Adagrad":
         return -math.log(steps) / 2
-    if known.get("name") == "RAdam":
-        _, decay = known.get("args", {}).get("betas", (0.9, 0.999))
-        return math.log(float(_rectification(np.linspace(1, steps, min(steps, MOST)), decay).mean()) + 1e-3)
+    if name == "RMSprop":
+        return math.log(float(np.mean(1 / np.sqrt(1 - args.get("alpha", 0.99) ** taken))))
+    if name == "RAdam":
+        _, decay = args.get("betas", (0.9, 0.999))
+        return math.log(float(_rectification(taken, decay).mean()) + 1e-3)
     return 0.0
 
 

@@ -112,6 +112,7 @@ def range_test_plan(
     tell: Callable[[Bounds], None] = lambda bounds: None,
     direction: Direction = "maximize",
     optimizer: Mapping[str, Any] | None = None,
+    constant: tuple[float, float] | None = None,
 ) -> Plan[RangeTest]:
     """The test as a plan: up to ``spec.seeds`` repetitions, as many as the steps allow, their runs side by side.
 
@@ -124,6 +125,7 @@ def range_test_plan(
             steps. A plan that is run again over recorded curves says the same again.
         direction: of the metric, where the runs have one.
         optimizer: what trains, where known; see ``clr.training.optimizers.described``.
+        constant: what the best constant output loses, where known, and its standard deviation from batch to batch.
     """
     allowed = steps_of_test(length, spec, max_steps)
     if allowed < METHOD.fewest_steps:
@@ -150,6 +152,7 @@ def range_test_plan(
             direction,
             partial(tell_all, i),
             optimizer,
+            constant,
             length.fewest_cycles,
         )
         for i, one in enumerate(fresh_seeds(seed, "range_test", count))

@@ -98,11 +98,13 @@ class Untouched:
         start: their loss.
         scores: of several seeds, at rates that move nothing; empty without a metric.
         sign: -1 where a smaller metric is better, else 1.
+        constant: what the best constant output loses, where known, and its standard deviation.
     """
 
     start: Start
     scores: tuple[float, ...] = ()
     sign: int = 1
+    constant: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, around: Bracket, seen: Ramps, direction: Direction) -> "Untouched":
@@ -111,7 +113,7 @@ class Untouched:
         sign = 1 if direction == "maximize" else -1
         first = around.runs[0][1].metric
         scores = [*first[: max(1, len(first) // 3)], *(score for _, curve in seen.runs for score in curve.metric[:1])]
-        return cls(around.start, tuple(sign * score for score in scores), sign)
+        return cls(around.start, tuple(sign * score for score in scores), sign, around.constant)
 
     @property
     def good(self) -> float:
@@ -171,6 +173,8 @@ class Proofs:
     def _next(self, high_broke: bool) -> float:
         low, high = self.proofs[0], self.proofs[-1]
         gap = METHOD.proofs.step * METHOD.proofs.stride[min(len(self.proofs), 4) - 2]
+        if not self.learnt and self.nothing is not self.start and self.clearly_better(high, low):
+            return high.x + gap  # on the way to what a constant output loses
         if not self.learnt and high_broke:
             return low.x - 2 * gap
         if len(self.proofs) > 2 and not self.told_apart:
@@ -191,6 +195,11 @@ class Proofs:
     def start(self) -> Start:
         """Loss of an untouched network."""
         return self.untouched.start
+
+    @property
+    def nothing(self) -> Start:
+        """Loss of who has learnt nothing from the inputs."""
+        return self.start.or_constant(self.untouched.constant)
 
     @property
     def ceiling(self) -> float:
@@ -306,16 +315,16 @@ class Proofs:
         return max(scores, default=None)
 
     def _fell(self, proof: Proof) -> bool:
-        return self.start.level - proof.end > METHOD.judgement.learnt * self._noise(proof)
+        return self.nothing.level - proof.end > METHOD.judgement.learnt * self._noise(proof)
 
     def _noise(self, proof: Proof) -> float:
-        """Standard error of a fall from the start to its end."""
-        return math.hypot(proof.error, self.start.sd / math.sqrt(len(proof.tail)))
+        """Standard error of a fall to its end."""
+        return math.hypot(proof.error, self.nothing.sd / math.sqrt(len(proof.tail)))
 
     @property
     def fall(self) -> float:
-        """How far below the start the best ended."""
-        return self.start.level - self.best.end
+        """How far below who has learnt nothing the best ended."""
+        return self.nothing.level - self.best.end
 
     @property
     def harmless(self) -> float:
@@ -326,8 +335,9 @@ class Proofs:
     def fall_by_the_middle(self) -> float:
         """Share of the best proof's fall that was done by its middle: small where it spent half of its steps on the
         plateau that it began on."""
-        losses, n = self.best.losses, len(self.best.losses)
-        start = max(self.start.level, float(losses[: max(3, n // 8)].mean()))
+        top = math.inf if self.nothing is self.start else self.nothing.level
+        losses, n = np.minimum(self.best.losses, top), len(self.best.losses)
+        start = max(self.nothing.level, float(losses[: max(3, n // 8)].mean()))
         fall = start - self.best.end
         return (start - float(losses[int(0.4 * n) : int(0.6 * n)].mean())) / fall if fall > 0 else 0.0
 
@@ -370,7 +380,7 @@ class Proofs:
     def below_cliff(self) -> bool:
         """Whether the next rate above the best kept less than half of its fall: the valley's wall, and no parabola."""
         above = self.proofs[self.at + 1 : self.at + 2]
-        return self._fell(self.best) and any(self.start.level - proof.end < self.fall / 2 for proof in above)
+        return self._fell(self.best) and any(self.nothing.level - proof.end < self.fall / 2 for proof in above)
 
     def prudence(self, deviation: float) -> float:
         """How far below the best rate, beside a cliff, an answer does best that errs by ``deviation``, a logarithm.
@@ -380,7 +390,7 @@ class Proofs:
         """
         if self.lowest_is_best or not self.below_cliff:
             return 0.0
-        level, far = self.start.level, 2 * METHOD.proofs.step
+        level, far = self.nothing.level, 2 * METHOD.proofs.step
         x, ends = [proof.x for proof in self.proofs], [min(proof.end, level) for proof in self.proofs]
         slope = min((ends[1] - ends[0]) / (x[1] - x[0]), 0.0)
         x, ends = [x[0] - far, *x], [min(ends[0] - slope * far, level), *ends]

@@ -84,6 +84,7 @@ def repetition(
     direction: Direction = "maximize",
     tell: Callable[[Finding], None] = lambda finding: None,
     optimizer: Mapping[str, Any] | None = None,
+    constant: tuple[float, float] | None = None,
     cycles: int = 1,
 ) -> Plan[Finding]:
     """Bracket, two ramps, three to five proofs and two longer ones, in at most ``budget`` steps.
@@ -97,11 +98,12 @@ def repetition(
         direction: of the metric, where curves have one.
         tell: called with what is known so far, each time that is more.
         optimizer: what trains, where known; see ``pace``.
+        constant: what the best constant output loses, where known, and its standard deviation.
         cycles: that the training has.
     """
     ends, of = Ends.of(lowest, highest), METHOD
     bracket_seed, first_seed, second_seed, *ramp_seeds = fresh_seeds(seed, "repetition", 5)
-    around = yield from bracket(max(of.bracket.steps, int(of.bracket.share * budget)), bracket_seed, ends)
+    around = yield from bracket(max(of.bracket.steps, int(of.bracket.share * budget)), bracket_seed, ends, constant)
     if around.start is None:
         doubt = "the loss is not finite, even at the lowest rate"
         return Finding(None, None, None, None, "inconclusive", [doubt], None, around.runs)
@@ -378,10 +380,14 @@ class Evidence:
         if not self.learnt:
             return "inconclusive", [
                 *doubts,
-                "no short cycle lowered the loss beyond its noise: give the test more steps",
+                f"no short cycle lowered the loss {self._beyond}: give the test more steps",
             ]
         reservations = list(self._reservations(best))
         return "low" if doubts else "medium" if reservations else "high", doubts + reservations
+
+    @property
+    def _beyond(self) -> str:
+        return "beyond its noise" if self.around.nothing is self.around.start else "below that of a constant output"
 
     def _reservations(self, best: Best) -> Iterator[str]:
         """What keeps an answer without a doubt from being of high confidence."""

@@ -14,6 +14,7 @@ from clr.run import Run
 from clr.tasks.reach import Reach
 from clr.tasks.registry import make
 from clr.training.checkpoint import Checkpoint
+from clr.training.constant import best_constant
 from clr.training.data import examples
 from clr.training.loop import TELL_EVERY_S, train
 from clr.training.optimizers import described
@@ -50,13 +51,13 @@ def _load(key: str) -> Task:
 def inspect_task(task: Task) -> dict[str, Any]:
     """``iterations_per_epoch``, ``metric`` and ``direction`` of a task, and what it is ``trained_with``.
 
-    That is its optimizer and batch size, and what there is to remark.
+    That is its optimizer and batch size, what its best constant output loses, and what there is to remark.
     """
     metric, direction, _ = task.score
     batch_size = getattr(task.train, "batch_size", None) if examples(task.train) is None else task.batch_size
-    used = {"optimizer": _optimizer(task), "batch_size": batch_size} | (
-        {"remarks": task.remarks} if task.remarks else {}
-    )
+    used = {"optimizer": _optimizer(task), "batch_size": batch_size}
+    used |= {"constant": list(constant)} if (constant := best_constant(task)) else {}
+    used |= {"remarks": task.remarks} if task.remarks else {}
     about = {"iterations_per_epoch": task.iterations_per_epoch, "metric": metric, "direction": direction}
     return about | {"trained_with": used}
 

@@ -117,7 +117,7 @@ class Course:
 
     def _one_range_test(self, spec: RangeTestSpec, seed: int, most: int) -> Generator[Block, None, RangeTest]:
         of = self.training
-        plan = range_test_plan(of.length, spec, seed, most, self._tell, of.direction, of.optimizer)
+        plan = range_test_plan(of.length, spec, seed, most, self._tell, of.direction, of.optimizer, of.constant)
         sent: list[Curve] | None = None
         while True:
             try:

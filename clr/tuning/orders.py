@@ -21,6 +21,7 @@ class Training:
         direction: whether larger values of it are better.
         optimizer: name and arguments of the optimizer trained with, where known, and the ``lr_mult`` of its groups.
         batch_size: examples per batch, where known.
+        constant: what the best constant output loses, and its standard deviation from batch to batch, where known.
         remarks: what people should know of it, in sentences.
     """
 
@@ -29,6 +30,7 @@ class Training:
     direction: Direction
     optimizer: dict[str, Any] | None = None
     batch_size: int | None = None
+    constant: tuple[float, float] | None = None
     remarks: Sequence[str] = ()
 
 

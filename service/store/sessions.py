@@ -45,7 +45,8 @@ def training(job: Job, spec: JobSpec) -> Training:
     used = job.trained_with or {}
     length = TrainingLength(spec.epochs, job.iterations_per_epoch)
     metric, direction = job.metric or "metric", job.direction or "maximize"
-    known = {name: used[name] for name in ("optimizer", "batch_size", "remarks") if used.get(name) is not None}
+    told = ("optimizer", "batch_size", "constant", "remarks")
+    known = {name: used[name] for name in told if used.get(name) is not None}
     return Training(length, metric, direction, **known)  # type: ignore[arg-type]
 
 

@@ -19,7 +19,16 @@ def way(name: str, steps: int, **args: Any) -> float:
 
 @pytest.mark.parametrize(
     ("name", "args"),
-    [("SGD", {}), ("Adam", {}), ("Adagrad", {}), ("RAdam", {}), ("RAdam", {"betas": [0.9, 0.99]}), ("NAdam", {})],
+    [
+        ("SGD", {}),
+        ("Adam", {}),
+        ("Adagrad", {}),
+        ("RAdam", {}),
+        ("RMSprop", {}),
+        ("RMSprop", {"alpha": 0.9}),
+        ("RAdam", {"betas": [0.9, 0.99]}),
+        ("NAdam", {}),
+    ],
 )
 @pytest.mark.parametrize("steps", [50, 300])
 def test_a_longer_training_goes_on_at_the_pace_of_the_optimizer(name: str, args: dict[str, Any], steps: int) -> None:
