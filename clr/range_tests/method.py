@@ -131,6 +131,8 @@ class Judging:
         deviations: standard deviations to each side that an interval holds, nine of ten of a normal distribution.
         apart: factor between two readings above which they contradict each other: the whole width of a basin.
         learnt: standard errors by which a proof must end below the start to have learnt anything.
+        seen: noise of an end, as a share of the way from the start to a constant output's loss, below which the end can
+            be told from that loss.
         left: share of its fall that a proof must have done by its middle for high confidence: what most do that are off
             the plateau they began on.
         scored: what longer cycles' scores must gain for high confidence, over what their losses fall further, both as
@@ -144,6 +146,7 @@ class Judging:
     deviations: float = 1.64
     apart: float = 4.0
     learnt: float = 3.0
+    seen: float = 0.05
     left: float = 0.5
     scored: float = 0.5
     cost: float = 0.1

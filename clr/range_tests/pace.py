@@ -33,7 +33,7 @@ def pace(optimizer: Mapping[str, Any] | None, steps: int) -> float:
     if name == "Adagrad":
         return -math.log(steps) / 2
     if name == "RMSprop":
-        return math.log(float(np.mean(1 / np.sqrt(1 - args.get("alpha", 0.99) ** taken))))
+        return math.log(float(np.mean(1 / np.sqrt(1 - min(args.get("alpha", 0.99), 1 - 1e-9) ** taken))))
     if name == "RAdam":
         _, decay = args.get("betas", (0.9, 0.999))
         return math.log(float(_rectification(taken, decay).mean()) + 1e-3)

@@ -98,7 +98,7 @@ class Untouched:
         start: their loss.
         scores: of several seeds, at rates that move nothing; empty without a metric.
         sign: -1 where a smaller metric is better, else 1.
-        constant: what the best constant output loses, where known, and its standard deviation.
+        constant: what the best constant output loses, where known, and its standard deviation from batch to batch.
     """
 
     start: Start
@@ -107,13 +107,15 @@ class Untouched:
     constant: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, around: Bracket, seen: Ramps, direction: Direction) -> "Untouched":
+    def of(
+        cls, around: Bracket, seen: Ramps, direction: Direction, constant: tuple[float, float] | None
+    ) -> "Untouched":
         """From where the ramps begin, which is far too low to move anything: the first third of a bracket's first."""
         assert around.start is not None
         sign = 1 if direction == "maximize" else -1
         first = around.runs[0][1].metric
         scores = [*first[: max(1, len(first) // 3)], *(score for _, curve in seen.runs for score in curve.metric[:1])]
-        return cls(around.start, tuple(sign * score for score in scores), sign, around.constant)
+        return cls(around.start, tuple(sign * score for score in scores), sign, constant)
 
     @property
     def good(self) -> float:
@@ -173,7 +175,7 @@ class Proofs:
     def _next(self, high_broke: bool) -> float:
         low, high = self.proofs[0], self.proofs[-1]
         gap = METHOD.proofs.step * METHOD.proofs.stride[min(len(self.proofs), 4) - 2]
-        if not self.learnt and self.nothing is not self.start and self.clearly_better(high, low):
+        if not self.learnt and self._fell(high) and self.clearly_better(high, low):
             return high.x + gap  # on the way to what a constant output loses
         if not self.learnt and high_broke:
             return low.x - 2 * gap
@@ -195,11 +197,6 @@ class Proofs:
     def start(self) -> Start:
         """Loss of an untouched network."""
         return self.untouched.start
-
-    @property
-    def nothing(self) -> Start:
-        """Loss of who has learnt nothing from the inputs."""
-        return self.start.or_constant(self.untouched.constant)
 
     @property
     def ceiling(self) -> float:
@@ -274,18 +271,36 @@ class Proofs:
 
     @property
     def learnt(self) -> bool:
-        """Whether the best ended clearly below the start; or below it, and below the lowest rate by more than noise."""
+        """Whether the best ended clearly below the start; or below it, and below the lowest rate by more than noise.
+
+        And below what a constant output loses, see ``only_a_constant``.
+        """
         best, lowest = self.best, self.proofs[0]  # higher rates that only did harm show nothing
         if self._fell(best):
-            return True
+            return not self.only_a_constant
         noise = self._noise(best)
         return self.fall > 0 and lowest.end - best.end > noise / 2 and self.clearly_better(best, lowest)
+
+    @property
+    def only_a_constant(self) -> bool:
+        """Whether the best did no better than one output for all examples, if that is far below the start.
+
+        So are targets of another mean, or classes of unequal sizes: a cycle then falls far by learning that output
+        alone, and at nearly any rate alike. Where the noise is too large to tell, it is taken to have learnt more.
+        """
+        if self.untouched.constant is None:
+            return False
+        level, sd = self.untouched.constant
+        noise = math.hypot(self.best.error, sd / math.sqrt(len(self.best.tail)))
+        seen = noise < METHOD.judgement.seen * (self.start.level - level)
+        return seen and self.best.end > level - METHOD.judgement.learnt * noise
 
     @property
     def scored(self) -> bool:
         """Whether a noisy loss is borne out by the scores: the best scores best, and better than untouched networks."""
         scores = [proof.score for proof in self.proofs if proof.score is not None]
-        return self.best.score is not None and self.best.score == max(scores) > self.untouched.good
+        best = self.best.score
+        return best is not None and best == max(scores) > self.untouched.good and not self.only_a_constant
 
     @property
     def unseeded(self) -> bool:
@@ -315,16 +330,16 @@ class Proofs:
         return max(scores, default=None)
 
     def _fell(self, proof: Proof) -> bool:
-        return self.nothing.level - proof.end > METHOD.judgement.learnt * self._noise(proof)
+        return self.start.level - proof.end > METHOD.judgement.learnt * self._noise(proof)
 
     def _noise(self, proof: Proof) -> float:
-        """Standard error of a fall to its end."""
-        return math.hypot(proof.error, self.nothing.sd / math.sqrt(len(proof.tail)))
+        """Standard error of a fall from the start to its end."""
+        return math.hypot(proof.error, self.start.sd / math.sqrt(len(proof.tail)))
 
     @property
     def fall(self) -> float:
-        """How far below who has learnt nothing the best ended."""
-        return self.nothing.level - self.best.end
+        """How far below the start the best ended."""
+        return self.start.level - self.best.end
 
     @property
     def harmless(self) -> float:
@@ -335,9 +350,8 @@ class Proofs:
     def fall_by_the_middle(self) -> float:
         """Share of the best proof's fall that was done by its middle: small where it spent half of its steps on the
         plateau that it began on."""
-        top = math.inf if self.nothing is self.start else self.nothing.level
-        losses, n = np.minimum(self.best.losses, top), len(self.best.losses)
-        start = max(self.nothing.level, float(losses[: max(3, n // 8)].mean()))
+        losses, n = self.best.losses, len(self.best.losses)
+        start = max(self.start.level, float(losses[: max(3, n // 8)].mean()))
         fall = start - self.best.end
         return (start - float(losses[int(0.4 * n) : int(0.6 * n)].mean())) / fall if fall > 0 else 0.0
 
@@ -364,8 +378,12 @@ class Proofs:
         return float(x[at] + outwards), float(np.ptp(ends)) / (2 * step**2) + 1e-12
 
     def cost(self, deviation: float) -> float:
-        """What an error of this size, a logarithm, would cost the best, and its end's noise: a share of its fall."""
-        return (self.vertex[1] * deviation**2 + self.best.error) / self.fall if self.fall > 0 else math.inf
+        """What an error of this size, a logarithm, would cost the best, and its end's noise: a share of its fall.
+
+        Of its fall below a constant output, where that is known.
+        """
+        fall = min(self.fall, (self.untouched.constant or (math.inf, 0.0))[0] - self.best.end)
+        return (self.vertex[1] * deviation**2 + self.best.error) / fall if fall > 0 else math.inf
 
     @property
     def _reach(self) -> tuple[float, float]:
@@ -380,7 +398,7 @@ class Proofs:
     def below_cliff(self) -> bool:
         """Whether the next rate above the best kept less than half of its fall: the valley's wall, and no parabola."""
         above = self.proofs[self.at + 1 : self.at + 2]
-        return self._fell(self.best) and any(self.nothing.level - proof.end < self.fall / 2 for proof in above)
+        return self._fell(self.best) and any(self.start.level - proof.end < self.fall / 2 for proof in above)
 
     def prudence(self, deviation: float) -> float:
         """How far below the best rate, beside a cliff, an answer does best that errs by ``deviation``, a logarithm.
@@ -390,7 +408,7 @@ class Proofs:
         """
         if self.lowest_is_best or not self.below_cliff:
             return 0.0
-        level, far = self.nothing.level, 2 * METHOD.proofs.step
+        level, far = self.start.level, 2 * METHOD.proofs.step
         x, ends = [proof.x for proof in self.proofs], [min(proof.end, level) for proof in self.proofs]
         slope = min((ends[1] - ends[0]) / (x[1] - x[0]), 0.0)
         x, ends = [x[0] - far, *x], [min(ends[0] - slope * far, level), *ends]

@@ -47,7 +47,6 @@ class Bracket:
         runs: all of them.
         saturation: the logarithm of a rate from which on all train alike, as where an optimizer bounds its steps;
             infinite where none was seen.
-        constant: what the best constant output loses, where known, and its standard deviation.
     """
 
     start: Start | None
@@ -55,13 +54,6 @@ class Bracket:
     bottom: float
     runs: Ran
     saturation: float = math.inf
-    constant: tuple[float, float] | None = None
-
-    @property
-    def nothing(self) -> Start:
-        """Loss of who has learnt nothing from the inputs."""
-        assert self.start is not None
-        return self.start.or_constant(self.constant)
 
     @property
     def unused(self) -> bool:
@@ -74,7 +66,7 @@ class Bracket:
         return not self.valley.learned and self.valley.broke and self.valley.edge < self.bottom + METHOD.ramps.down
 
 
-def bracket(steps: int, seed: int, ends: Ends, constant: tuple[float, float] | None = None) -> Plan[Bracket]:
+def bracket(steps: int, seed: int, ends: Ends) -> Plan[Bracket]:
     """A ramp over eight decades, and further ones until the training breaks within, all on the same batches.
 
     They end, too, where a ramp at rates a thousand times as high does no other than the one before.
@@ -83,35 +75,24 @@ def bracket(steps: int, seed: int, ends: Ends, constant: tuple[float, float] | N
         steps: of the first; a further one takes half.
         seed: of them all.
         ends: rates that none goes beyond.
-        constant: what the best constant output loses, where known, and its standard deviation.
     """
     of = METHOD.bracket
     low, high = ends.bracket
-
-    def over(low: float, high: float, steps: int, before: Ran, start: Start | None = None) -> Plan[Bracket]:
-        run = ramp(low, high, max(8, steps), seed)
-        (curve,) = yield [run]
-        loss = gaps_filled(curve.loss)
-        known = start or Start.of(loss)
-        nothing = known.or_constant(constant) if known else Start(0.0, 1.0, 1.0)
-        valley = read_valley(rates_of(run), [loss], nothing, of.width, settles=True)
-        return Bracket(known, valley, low, [*before, (run, curve)], constant=constant)
-
-    found = yield from over(low, high, steps, [])
+    found = yield from _bracket(low, high, steps, seed, [])
     for _ in range(of.most):  # downwards: without a start nothing can be read
         if math.isfinite(ends.lowest) or not (found.start is None or found.broke_at_once):
             break
         low -= of.beyond
-        found = yield from over(low, low + of.beyond + METHOD.ramps.down, steps // 2, found.runs)
+        found = yield from _bracket(low, low + of.beyond + METHOD.ramps.down, steps // 2, seed, found.runs)
     for _ in range(of.most):
         if found.start is None or found.valley.broke or math.isfinite(ends.highest):
             break
-        again = yield from over(high - math.log(10), high + of.beyond, steps // 2, found.runs, found.start)
+        again = yield from _bracket(high - math.log(10), high + of.beyond, steps // 2, seed, found.runs, found.start)
         saturation = math.inf
         if not again.valley.broke:
             lower, higher = again.runs[-2:]
             saturation = _saturation(lower, higher, exactly=lower is again.runs[0])
-        found = Bracket(found.start, again.valley, found.bottom, again.runs, saturation, constant)
+        found = Bracket(found.start, again.valley, found.bottom, again.runs, saturation)
         if math.isfinite(saturation):
             break
         high += of.beyond
@@ -130,6 +111,15 @@ def _saturation(lower: tuple[Run, Curve], higher: tuple[Run, Curve], exactly: bo
     apart = np.asarray(above.loss[:n]) - np.asarray(curve.loss[:n])
     noise = 0.0 if exactly else METHOD.proofs.clearly * float(apart.std()) / math.sqrt(n)
     return math.log(run.base_lr) if abs(float(apart.mean())) <= noise and np.isfinite(apart).all() else math.inf
+
+
+def _bracket(low: float, high: float, steps: int, seed: int, before: Ran, start: Start | None = None) -> Plan[Bracket]:
+    run = ramp(low, high, max(8, steps), seed)
+    (curve,) = yield [run]
+    loss = gaps_filled(curve.loss)
+    known = start or Start.of(loss)
+    valley = read_valley(rates_of(run), [loss], known or Start(0.0, 1.0, 1.0), METHOD.bracket.width, settles=True)
+    return Bracket(known, valley, low, [*before, (run, curve)])
 
 
 @dataclass(frozen=True)
@@ -168,6 +158,7 @@ def ramps(around: Bracket, steps: int, seeds: list[int], ends: Ends) -> Plan[Ram
         seeds: one for each.
         ends: rates that none goes beyond.
     """
+    assert around.start is not None
     edge, of = min(around.valley.edge, around.saturation), METHOD.ramps
     ended = around.valley.broke or math.isfinite(around.saturation)
     down, up = (of.down, of.up) if ended else (math.log(10), math.log(10))
@@ -175,8 +166,8 @@ def ramps(around: Bracket, steps: int, seeds: list[int], ends: Ends) -> Plan[Ram
     made = [ramp(min(edge - down, high - of.up), high, steps, seed) for seed in seeds]
     curves = yield made
     x, losses = rates_of(made[0]), [gaps_filled(curve.loss) for curve in curves]
-    together = read_valley(x, losses, around.nothing, of.width)
-    each = [read_valley(x, [loss], around.nothing, of.width) for loss in losses]
+    together = read_valley(x, losses, around.start, of.width)
+    each = [read_valley(x, [loss], around.start, of.width) for loss in losses]
     return Ramps(x, together, each, list(zip(made, curves, strict=True)))
 
 

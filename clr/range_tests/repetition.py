@@ -103,7 +103,7 @@ def repetition(
     """
     ends, of = Ends.of(lowest, highest), METHOD
     bracket_seed, first_seed, second_seed, *ramp_seeds = fresh_seeds(seed, "repetition", 5)
-    around = yield from bracket(max(of.bracket.steps, int(of.bracket.share * budget)), bracket_seed, ends, constant)
+    around = yield from bracket(max(of.bracket.steps, int(of.bracket.share * budget)), bracket_seed, ends)
     if around.start is None:
         doubt = "the loss is not finite, even at the lowest rate"
         return Finding(None, None, None, None, "inconclusive", [doubt], None, around.runs)
@@ -113,7 +113,7 @@ def repetition(
     ends = replace(ends, highest=min(ends.highest, around.saturation))
     seen = yield from ramps(around, max(of.ramps.steps, int(of.ramps.share * budget)), ramp_seeds, ends)
     evidence = Evidence(around, seen, ends, training, cycles, optimizer)
-    untouched = Untouched.of(around, seen, direction)
+    untouched = Untouched.of(around, seen, direction, constant)
     tell(evidence.finding())
 
     left = budget - evidence.taken
@@ -251,6 +251,12 @@ class Evidence:
         return any(one.learnt for one in made) or (bool(made) and made[-1].scored)
 
     @property
+    def only_a_constant(self) -> bool:
+        """Whether the longest did no better than one output for all examples."""
+        made = [one for one in (self.first, self.second) if one is not None]
+        return bool(made) and made[-1].only_a_constant
+
+    @property
     def borne_out(self) -> bool:
         """Whether the longer proofs learnt too, and their best rate is within a step of where it was looked for."""
         if self.first is None or self.second is None:
@@ -378,16 +384,12 @@ class Evidence:
         elif self.unused:
             return "inconclusive", [*doubts, "no rate did better or worse than another: is the learning rate used?"]
         if not self.learnt:
-            return "inconclusive", [
-                *doubts,
-                f"no short cycle lowered the loss {self._beyond}: give the test more steps",
-            ]
+            missed = "lowered the loss beyond its noise"
+            if self.only_a_constant:
+                missed = "did better than one output for all examples"
+            return "inconclusive", [*doubts, f"no short cycle {missed}: give the test more steps"]
         reservations = list(self._reservations(best))
         return "low" if doubts else "medium" if reservations else "high", doubts + reservations
-
-    @property
-    def _beyond(self) -> str:
-        return "beyond its noise" if self.around.nothing is self.around.start else "below that of a constant output"
 
     def _reservations(self, best: Best) -> Iterator[str]:
         """What keeps an answer without a doubt from being of high confidence."""

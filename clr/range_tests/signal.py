@@ -17,9 +17,6 @@ FALL = 5.0
 """Standard errors of the smoothed curve that a fall must exceed: the minimum is the luckiest of up to a thousand
 places, and noise alone reaches four there."""
 
-FEWEST = 8
-"""Samples that a level is taken from at least."""
-
 BREAK = 6.0
 """Standard deviations above its start at which a loss that never fell counts as broken, for the same reason."""
 
@@ -124,7 +121,7 @@ class Start:
         The standard deviation is the larger of two robust estimates: around the median, and of first differences.
         """
         y = finite_head(loss)
-        head = y[: max(FEWEST, len(y) // 3)]
+        head = y[: max(8, len(y) // 3)]
         if len(head) < 3:
             return None
         level = float(np.median(head))
@@ -133,18 +130,6 @@ class Start:
         sd = max(around, between, 1e-9 * abs(level) + 1e-12)
         reach = 1.5 * (float(despike(head).max()) - level)
         return cls(level, sd, MEDIAN_ERROR * sd / math.sqrt(len(head)), reach)
-
-    def or_constant(self, constant: tuple[float, float] | None) -> "Start":
-        """The loss of who has learnt nothing from the inputs: an untouched network's, or a constant output's if less.
-
-        Args:
-            constant: the loss of the best constant output and its standard deviation from batch to batch, where known.
-        """
-        if constant is None or constant[0] >= self.level - FALL * self.error:
-            return self
-        level, sd = constant[0], max(constant[1], 1e-9 * abs(constant[0]) + 1e-12)
-        reach = self.level + max(BREAK * self.sd, self.reach) - level
-        return Start(level, sd, sd / math.sqrt(FEWEST), reach)
 
 
 @dataclass(frozen=True)
@@ -177,7 +162,7 @@ def read_valley(x: Array, losses: Sequence[ArrayLike], start: Start, width: floa
     Args:
         x: (n,) logarithms of the rate, rising.
         losses: per seed up to n losses; a shorter one went to infinity where it ends.
-        start: level and noise of who has learnt nothing.
+        start: level and noise of an untouched network.
         width: of the smoothing, as a share of the curve.
         settles: whether a curve that fell and whose last third then stays where it is has broken where it came to
             rest: over many decades no rate does equally well, but dead networks do.

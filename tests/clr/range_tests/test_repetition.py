@@ -566,6 +566,43 @@ def best_at(rate_at: Callable[[int], float]) -> Simulate:
     return simulated
 
 
+def towards_a_constant(level: float) -> Simulate:
+    """Cycles that fall from 1 to the level within a third of their steps, whatever the rate, and stay there."""
+
+    def simulated(run: Run) -> Curve:
+        if run.is_ramp:
+            return bowl()(run)
+        random = np.random.default_rng(run.seed)
+        fallen = [max(level, 0.7 - 3 * (0.7 - level) * t / run.steps) for t in range(run.steps)]
+        scatter = 0.001 * (1 + math.log10(run.max_lr) ** 2)
+        return Curve(rates_of(run), [loss + scatter * random.normal() for loss in fallen])
+
+    return simulated
+
+
+def test_what_learns_one_output_for_all_examples_has_learnt_nothing() -> None:
+    told = "did better than one output for all examples"
+    learnt = carry_out(repetition(1000, 1000, 0), towards_a_constant(0.2))
+    assert not any(told in doubt for doubt in learnt.doubts), "nobody knows what a constant loses"
+    nothing = carry_out(repetition(1000, 1000, 0, constant=(0.2, 0.004)), towards_a_constant(0.2))
+    assert nothing.confidence == "inconclusive"
+    assert any(told in doubt for doubt in nothing.doubts)
+
+
+@pytest.mark.parametrize("constant", [(0.65, 0.02), (0.3, 0.4), (5.0, 0.1)])
+def test_a_constant_that_is_passed_noisy_or_above_the_start_changes_no_rate(constant: tuple[float, float]) -> None:
+    known, found = find(bowl()), carry_out(repetition(1000, 1000, 0, constant=constant), bowl())
+    assert (found.max_lr, found.interval) == (known.max_lr, known.interval)
+
+
+def test_noise_that_is_small_beside_the_fall_and_not_beside_what_was_learnt_is_of_no_high_confidence() -> None:
+    sure = find(best_at(lambda steps: 0.3))
+    assert not any("so noisy, that a small error may cost much" in doubt for doubt in sure.doubts)
+    unsure = carry_out(repetition(1000, 1000, 0, constant=(0.2, 0.001)), best_at(lambda steps: 0.3))
+    assert any("so noisy, that a small error may cost much" in doubt for doubt in unsure.doubts)
+    assert unsure.confidence == "medium"
+
+
 def test_lengths_that_do_best_a_basin_apart_are_of_no_high_confidence() -> None:
     apart = "cycles of one length are best at"
     together = find(best_at(lambda steps: 0.3))
