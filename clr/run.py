@@ -5,7 +5,7 @@ import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -47,6 +47,19 @@ the highest loss, and its last metric. The first step, the last and one that div
 
 TAIL = 6
 """The last sixth of a proof is its end: the rate is below a third of its peak there."""
+
+
+class ConstantOutput(NamedTuple):
+    """What the best output does that is the same for all examples: who does no better has learnt nothing of the inputs.
+
+    Args:
+        loss, sd: in training, from batch to batch: its mean and its standard deviation.
+        score: the metric on validation data, or their loss; None without any.
+    """
+
+    loss: float
+    sd: float
+    score: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

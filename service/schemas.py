@@ -82,8 +82,7 @@ class JobView(BaseModel):
     spec: Document = Field(description="the spec, every default filled in", examples=[{"task": "digits"}])
     trained_with: Document | None = Field(
         description="optimizer, batch size and GPUs of each run, where the spec names none the task's own and what "
-        "the cluster has; constant: the training loss of the best constant output and its standard deviation from "
-        "batch to batch; null until known",
+        "the cluster has; constant: what the best output does that is the same for all examples; null until known",
         examples=[{"optimizer": {"name": "SGD", "args": {"momentum": 0.9}}, "batch_size": 64, "gpus": 1}],
     )
     cost: JobCost

@@ -18,7 +18,7 @@ import numpy as np
 from clr.range_tests.bounds import RATIO, Bounds, Confidence, Interval
 from clr.range_tests.method import METHOD
 from clr.range_tests.repetition import Finding, repetition
-from clr.run import Curve, Direction, Plan, Run, fresh_seeds
+from clr.run import ConstantOutput, Curve, Direction, Plan, Run, fresh_seeds
 from clr.schedules.cycles import TrainingLength
 from clr.spec import RangeTestSpec
 
@@ -112,7 +112,7 @@ def range_test_plan(
     tell: Callable[[Bounds], None] = lambda bounds: None,
     direction: Direction = "maximize",
     optimizer: Mapping[str, Any] | None = None,
-    constant: tuple[float, float] | None = None,
+    constant: ConstantOutput | None = None,
 ) -> Plan[RangeTest]:
     """The test as a plan: up to ``spec.seeds`` repetitions, as many as the steps allow, their runs side by side.
 
@@ -125,7 +125,7 @@ def range_test_plan(
             steps. A plan that is run again over recorded curves says the same again.
         direction: of the metric, where the runs have one.
         optimizer: what trains, where known; see ``clr.training.optimizers.described``.
-        constant: what the best constant output loses, where known, and its standard deviation from batch to batch.
+        constant: what the best constant output does, where known.
     """
     allowed = steps_of_test(length, spec, max_steps)
     if allowed < METHOD.fewest_steps:

@@ -10,7 +10,7 @@ from clr.range_tests.bounds import RATIO
 from clr.range_tests.method import METHOD, rate
 from clr.range_tests.ramps import Bracket, Ramps, Ran
 from clr.range_tests.signal import FALL, MAD, Array, Start, gaps_filled
-from clr.run import TAIL, Curve, Direction, Plan, Run
+from clr.run import TAIL, ConstantOutput, Curve, Direction, Plan, Run
 from clr.schedules.cycles import RISE, way_of
 
 SAME_START = 0.1
@@ -98,18 +98,16 @@ class Untouched:
         start: their loss.
         scores: of several seeds, at rates that move nothing; empty without a metric.
         sign: -1 where a smaller metric is better, else 1.
-        constant: what the best constant output loses, where known, and its standard deviation from batch to batch.
+        constant: what the best constant output does, where known.
     """
 
     start: Start
     scores: tuple[float, ...] = ()
     sign: int = 1
-    constant: tuple[float, float] | None = None
+    constant: ConstantOutput | None = None
 
     @classmethod
-    def of(
-        cls, around: Bracket, seen: Ramps, direction: Direction, constant: tuple[float, float] | None
-    ) -> "Untouched":
+    def of(cls, around: Bracket, seen: Ramps, direction: Direction, constant: ConstantOutput | None) -> "Untouched":
         """From where the ramps begin, which is far too low to move anything: the first third of a bracket's first."""
         assert around.start is not None
         sign = 1 if direction == "maximize" else -1
@@ -121,6 +119,13 @@ class Untouched:
     def good(self) -> float:
         """A score that none of them reaches: above the best by as much as they differ; infinite without scores."""
         return 2 * max(self.scores) - min(self.scores) if self.scores else math.inf
+
+    @property
+    def beats_constant(self) -> float:
+        """A score that is better than a constant output's by as much as untouched networks differ; else infinite."""
+        if self.constant is None or self.constant.score is None or not self.scores:
+            return math.inf
+        return self.sign * self.constant.score + max(self.scores) - min(self.scores)
 
     @property
     def usual(self) -> float:
@@ -288,12 +293,12 @@ class Proofs:
         So are targets of another mean, or classes of unequal sizes: a cycle then falls far by learning that output
         alone, and at nearly any rate alike. Where the noise is too large to tell, it is taken to have learnt more.
         """
-        if self.untouched.constant is None:
+        constant, score = self.untouched.constant, self.best.score
+        if constant is None or (score is not None and score > self.untouched.beats_constant):
             return False
-        level, sd = self.untouched.constant
-        noise = math.hypot(self.best.error, sd / math.sqrt(len(self.best.tail)))
-        seen = noise < METHOD.judgement.seen * (self.start.level - level)
-        return seen and self.best.end > level - METHOD.judgement.learnt * noise
+        noise = math.hypot(self.best.error, constant.sd / math.sqrt(len(self.best.tail)))
+        seen = noise < METHOD.judgement.seen * (self.start.level - constant.loss)
+        return seen and self.best.end > constant.loss - METHOD.judgement.learnt * noise
 
     @property
     def scored(self) -> bool:
@@ -382,7 +387,9 @@ class Proofs:
 
         Of its fall below a constant output, where that is known.
         """
-        fall = min(self.fall, (self.untouched.constant or (math.inf, 0.0))[0] - self.best.end)
+        fall, constant = self.fall, self.untouched.constant
+        if constant is not None:
+            fall = min(fall, constant.loss - self.best.end)
         return (self.vertex[1] * deviation**2 + self.best.error) / fall if fall > 0 else math.inf
 
     @property

@@ -19,7 +19,7 @@ from clr.range_tests.pace import pace
 from clr.range_tests.proofs import Proofs, Untouched
 from clr.range_tests.ramps import Bracket, Ends, Ramps, Ran, bracket, ramps
 from clr.range_tests.signal import Array
-from clr.run import Direction, Plan, fresh_seeds
+from clr.run import ConstantOutput, Direction, Plan, fresh_seeds
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def repetition(
     direction: Direction = "maximize",
     tell: Callable[[Finding], None] = lambda finding: None,
     optimizer: Mapping[str, Any] | None = None,
-    constant: tuple[float, float] | None = None,
+    constant: ConstantOutput | None = None,
     cycles: int = 1,
 ) -> Plan[Finding]:
     """Bracket, two ramps, three to five proofs and two longer ones, in at most ``budget`` steps.
@@ -98,7 +98,7 @@ def repetition(
         direction: of the metric, where curves have one.
         tell: called with what is known so far, each time that is more.
         optimizer: what trains, where known; see ``pace``.
-        constant: what the best constant output loses, where known, and its standard deviation.
+        constant: what the best constant output does, where known.
         cycles: that the training has.
     """
     ends, of = Ends.of(lowest, highest), METHOD

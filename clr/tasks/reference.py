@@ -56,7 +56,7 @@ def inspect_task(task: Task) -> dict[str, Any]:
     metric, direction, _ = task.score
     batch_size = getattr(task.train, "batch_size", None) if examples(task.train) is None else task.batch_size
     used = {"optimizer": _optimizer(task), "batch_size": batch_size}
-    used |= {"constant": list(constant)} if (constant := best_constant(task)) else {}
+    used |= {"constant": constant._asdict()} if (constant := best_constant(task)) else {}
     used |= {"remarks": task.remarks} if task.remarks else {}
     about = {"iterations_per_epoch": task.iterations_per_epoch, "metric": metric, "direction": direction}
     return about | {"trained_with": used}

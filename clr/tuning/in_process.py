@@ -358,9 +358,8 @@ def training_of(task: "Task", epochs: float) -> Training:
     from clr.tasks.reference import inspect_task
 
     about = inspect_task(task)
-    used = about["trained_with"]
     length = TrainingLength(epochs, about["iterations_per_epoch"])
-    return Training(length, about["metric"], about["direction"], **used)
+    return Training.of(length, about["metric"], about["direction"], about["trained_with"])
 
 
 def drive(

@@ -1,10 +1,10 @@
 """What passes between a session and whoever trains for it: what is trained, orders of runs, and runs as told."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from clr.run import Curve, Direction, Point, Run
+from clr.run import ConstantOutput, Curve, Direction, Point, Run
 from clr.schedules.cycles import TrainingLength
 
 Stage = Literal["range_test", "search", "confirm"]
@@ -21,7 +21,7 @@ class Training:
         direction: whether larger values of it are better.
         optimizer: name and arguments of the optimizer trained with, where known, and the ``lr_mult`` of its groups.
         batch_size: examples per batch, where known.
-        constant: what the best constant output loses, and its standard deviation from batch to batch, where known.
+        constant: what the best constant output does, where known.
         remarks: what people should know of it, in sentences.
     """
 
@@ -30,8 +30,15 @@ class Training:
     direction: Direction
     optimizer: dict[str, Any] | None = None
     batch_size: int | None = None
-    constant: tuple[float, float] | None = None
+    constant: ConstantOutput | None = None
     remarks: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, length: TrainingLength, metric: str, direction: Direction, told: Mapping[str, Any]) -> "Training":
+        """From what a task is trained with, as JSON values; see ``clr.tasks.reference.inspect_task``."""
+        used = {name: told[name] for name in ("optimizer", "batch_size", "remarks") if told.get(name) is not None}
+        constant = ConstantOutput(**told["constant"]) if told.get("constant") else None
+        return cls(length, metric, direction, constant=constant, **used)
 
 
 @dataclass(frozen=True)

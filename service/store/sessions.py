@@ -1,9 +1,11 @@
 """A job's session, rebuilt from the runs that the store holds."""
 
+from typing import cast
+
 from sqlalchemy.orm import Session as Transaction
 
 from clr.range_tests.bounds import Bounds
-from clr.run import Point, Run
+from clr.run import Direction, Point, Run
 from clr.schedules.cycles import TrainingLength
 from clr.spec import JobSpec
 from clr.tuning.orders import Order, ToldRun, Training
@@ -42,12 +44,9 @@ def rebuild(transaction: Transaction, job: Job, *, in_hands: bool) -> Session:
 def training(job: Job, spec: JobSpec) -> Training:
     """What is known of the training of a described job."""
     assert job.iterations_per_epoch is not None
-    used = job.trained_with or {}
     length = TrainingLength(spec.epochs, job.iterations_per_epoch)
-    metric, direction = job.metric or "metric", job.direction or "maximize"
-    told = ("optimizer", "batch_size", "constant", "remarks")
-    known = {name: used[name] for name in told if used.get(name) is not None}
-    return Training(length, metric, direction, **known)  # type: ignore[arg-type]
+    direction = cast("Direction", job.direction or "maximize")
+    return Training.of(length, job.metric or "metric", direction, job.trained_with or {})
 
 
 def tell_progress(transaction: Transaction, lease: Lease, session: Session, stage: str) -> None:

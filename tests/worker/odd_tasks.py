@@ -90,6 +90,8 @@ class _Dying(nn.Module):
         self.layer = nn.Linear(8, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return self.layer(x)
         try:
             os.close(os.open(self.marker, os.O_CREAT | os.O_EXCL))
         except FileExistsError:

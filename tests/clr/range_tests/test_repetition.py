@@ -14,7 +14,7 @@ from clr.range_tests.method import METHOD, rate
 from clr.range_tests.proofs import Proof, Proofs, Untouched
 from clr.range_tests.repetition import Finding, repetition
 from clr.range_tests.signal import Start
-from clr.run import Curve, Run
+from clr.run import ConstantOutput, Curve, Run
 from clr.schedules.cycles import RISE
 from tests.clr.simulated import EDGE_OF_STABILITY, Simulate, bowl, carry_out, in_batches, losses_of, rates_of
 
@@ -584,21 +584,21 @@ def test_what_learns_one_output_for_all_examples_has_learnt_nothing() -> None:
     told = "did better than one output for all examples"
     learnt = carry_out(repetition(1000, 1000, 0), towards_a_constant(0.2))
     assert not any(told in doubt for doubt in learnt.doubts), "nobody knows what a constant loses"
-    nothing = carry_out(repetition(1000, 1000, 0, constant=(0.2, 0.004)), towards_a_constant(0.2))
+    nothing = carry_out(repetition(1000, 1000, 0, constant=ConstantOutput(0.2, 0.004)), towards_a_constant(0.2))
     assert nothing.confidence == "inconclusive"
     assert any(told in doubt for doubt in nothing.doubts)
 
 
-@pytest.mark.parametrize("constant", [(0.65, 0.02), (0.3, 0.4), (5.0, 0.1)])
-def test_a_constant_that_is_passed_noisy_or_above_the_start_changes_no_rate(constant: tuple[float, float]) -> None:
-    known, found = find(bowl()), carry_out(repetition(1000, 1000, 0, constant=constant), bowl())
+@pytest.mark.parametrize(("loss", "sd"), [(0.65, 0.02), (0.3, 0.4), (5.0, 0.1)])
+def test_a_constant_that_is_passed_noisy_or_above_the_start_changes_no_rate(loss: float, sd: float) -> None:
+    known, found = find(bowl()), carry_out(repetition(1000, 1000, 0, constant=ConstantOutput(loss, sd)), bowl())
     assert (found.max_lr, found.interval) == (known.max_lr, known.interval)
 
 
 def test_noise_that_is_small_beside_the_fall_and_not_beside_what_was_learnt_is_of_no_high_confidence() -> None:
     sure = find(best_at(lambda steps: 0.3))
     assert not any("so noisy, that a small error may cost much" in doubt for doubt in sure.doubts)
-    unsure = carry_out(repetition(1000, 1000, 0, constant=(0.2, 0.001)), best_at(lambda steps: 0.3))
+    unsure = carry_out(repetition(1000, 1000, 0, constant=ConstantOutput(0.2, 0.001)), best_at(lambda steps: 0.3))
     assert any("so noisy, that a small error may cost much" in doubt for doubt in unsure.doubts)
     assert unsure.confidence == "medium"
 

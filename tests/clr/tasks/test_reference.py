@@ -1,6 +1,7 @@
 """What a job trains, told in plain values."""
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,7 +38,11 @@ def test_a_task_is_told_with_its_own_optimizer_and_batch_size_unless_the_job_nam
     about = inspect_task(other)
     assert about["iterations_per_epoch"] == 11
     told = {"name": "AdamW", "args": {"weight_decay": 0.1}}
-    assert about["trained_with"] == {"optimizer": told, "batch_size": 100}
+    assert about["trained_with"].keys() == {"optimizer", "batch_size", "constant"}
+    assert (about["trained_with"]["optimizer"], about["trained_with"]["batch_size"]) == (told, 100)
+    constant = about["trained_with"]["constant"]
+    assert constant["loss"] == pytest.approx(math.log(10), rel=0.02)
+    assert constant["score"] == pytest.approx(0.1, abs=0.05)
 
 
 def test_the_same_job_has_the_same_task() -> None:

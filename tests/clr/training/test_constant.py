@@ -33,8 +33,16 @@ def regression(**changes: Any) -> Task:
 def test_the_best_constant_of_a_squared_error_loses_the_variance() -> None:
     found = best_constant(regression())
     assert found is not None
-    assert found.level == pytest.approx(rows()[1].var().item(), rel=0.15)
-    assert 0 < found.sd < found.level
+    assert found.loss == pytest.approx(rows()[1].var().item(), rel=0.15)
+    assert 0 < found.sd < found.loss
+
+
+def test_its_score_is_that_of_the_same_output_on_validation_data() -> None:
+    x, y = rows(400)
+    found = best_constant(regression(val=(x, y + 10)))
+    assert found is not None
+    assert found.score == pytest.approx(found.loss + 100, rel=0.1)
+    assert best_constant(regression()) == found._replace(score=None)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
@@ -44,7 +52,7 @@ def test_the_unit_of_the_target_does_not_matter(scale: float) -> None:
     found = best_constant(regression(train=(x, scale * y)))
     assert known is not None
     assert found is not None
-    assert found.level == pytest.approx(scale**2 * known.level, rel=0.02)
+    assert found.loss == pytest.approx(scale**2 * known.loss, rel=0.02)
 
 
 def test_the_best_constant_of_a_cross_entropy_loses_the_entropy_of_the_classes() -> None:
@@ -53,7 +61,7 @@ def test_the_best_constant_of_a_cross_entropy_loses_the_entropy_of_the_classes()
     found = best_constant(regression(model=lambda: nn.Linear(4, 2), train=(rows()[0], labels), loss=F.cross_entropy))
     share = labels.float().mean().item()
     assert found is not None
-    assert found.level == pytest.approx(-share * math.log(share) - (1 - share) * math.log(1 - share), rel=0.15)
+    assert found.loss == pytest.approx(-share * math.log(share) - (1 - share) * math.log(1 - share), rel=0.15)
 
 
 def test_what_has_no_constant_output_has_none() -> None:
