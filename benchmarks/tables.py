@@ -30,8 +30,8 @@ from statistics import fmean
 import numpy as np
 
 from benchmarks.table import markdown
+from clr.range_tests.evidence import at_length
 from clr.range_tests.method import METHOD
-from clr.range_tests.repetition import at_length
 
 Scores = dict[float, float]
 """Rate -> mean final score; more is better."""

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from clr.range_tests.bounds import RATIO, Bounds, Confidence, Interval
+from clr.range_tests.evidence import Finding
 from clr.range_tests.method import METHOD
-from clr.range_tests.repetition import Finding, repetition
+from clr.range_tests.repetition import repetition
 from clr.run import ConstantOutput, Curve, Direction, Plan, Run, fresh_seeds
 from clr.schedules.cycles import TrainingLength
 from clr.spec import RangeTestSpec

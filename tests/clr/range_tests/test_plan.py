@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from clr.charts import svg
 from clr.range_tests.bounds import RATIO, Bounds, Confidence
+from clr.range_tests.evidence import Finding
 from clr.range_tests.method import METHOD, rate
 from clr.range_tests.plan import (
     MOST,
@@ -24,7 +25,7 @@ from clr.range_tests.plan import (
     side_by_side,
     steps_of_test,
 )
-from clr.range_tests.repetition import Finding, repetition
+from clr.range_tests.repetition import repetition
 from clr.run import Curve, Plan, Run
 from clr.schedules.cycles import TrainingLength
 from clr.spec import RangeTestSpec

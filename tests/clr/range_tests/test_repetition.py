@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clr.range_tests.bounds import RATIO
+from clr.range_tests.evidence import Finding
 from clr.range_tests.method import METHOD, rate
-from clr.range_tests.proofs import Proof, Proofs, Untouched
-from clr.range_tests.repetition import Finding, repetition
+from clr.range_tests.proof import Proof, Untouched
+from clr.range_tests.proofs import Proofs
+from clr.range_tests.repetition import repetition
 from clr.range_tests.signal import Start
 from clr.run import ConstantOutput, Curve, Run
 from clr.schedules.cycles import RISE
