@@ -17,7 +17,8 @@ EXAMPLES, BATCHES = 1024, 64
 """That many are looked at, whichever is reached first, but two batches at least; and as many to validate."""
 
 LARGEST = 2**22
-"""Numbers in the output of a batch above which it is not tried: a language model's take as long as its steps."""
+"""Numbers in the output of a batch above which it is not tried: a language model's take as long as its steps. Of four
+times as many, no more batches are looked at."""
 
 ROUNDS = 25
 """Of the optimizer that finds the constant; most losses are convex in it."""
@@ -29,7 +30,8 @@ def best_constant(task: Task) -> ConstantOutput | None:
     """What the task's loss is where the output is the same for every example, whichever is best.
 
     It is found on every second batch, and judged on the others. None where there is no such thing: the model computes
-    its own loss, its output is no tensor of real numbers, or one of another size in other batches.
+    its own loss, its output is no tensor of real numbers, or one of another size in other batches. Nor where several
+    processes train one model, of which each sees other examples.
 
     Args:
         task: as it is; of objects of the caller's own, ``make`` puts back what a pass changes.
@@ -40,12 +42,12 @@ def best_constant(task: Task) -> ConstantOutput | None:
     with OwnRandomStates(ONE_STEP.seed, device):
         try:
             training = RunUnderWay(task, ONE_STEP, device)
-            seen = _seen(training)
+            seen = _seen(training) if training.group is None else []
             if not seen:
                 return None
             constant = _best(task, seen[::2])
             judged = _losses(task, constant, seen[1::2])
-            score = evaluate(task, _Constant(training.network, constant), device, EXAMPLES)
+            score = evaluate(task, _Constant(training.model, constant), device, EXAMPLES)
         except Exception:  # whatever the code of somebody else raises: the first step of a run says what is wrong
             return None
     found = ConstantOutput(float(judged.mean()), float(judged.std(correction=0)), score)
@@ -59,13 +61,15 @@ def _seen(training: RunUnderWay) -> Pairs:
     back = module_state(training.model)
     training.model.eval()
     try:
-        while len(seen) < 2 or (sum(len(output) for output, _ in seen) < EXAMPLES and len(seen) < BATCHES):
-            output, target = training.task.forward(training.network, next(training.batches))
+        examples, numbers = 0, 0
+        while len(seen) < 2 or (examples < EXAMPLES and len(seen) < BATCHES and numbers < 4 * LARGEST):
+            output, target = training.task.forward(training.model, next(training.batches))
             if not isinstance(output, Tensor) or not output.is_floating_point() or not 0 < output.numel() <= LARGEST:
                 return []
             if not output.ndim or (seen and output.shape[1:] != seen[0][0].shape[1:]):
                 return []
             seen.append((output.float(), target))
+            examples, numbers = examples + len(output), numbers + output.numel()
     finally:
         back()
     return seen
