@@ -131,8 +131,8 @@ class Judging:
         deviations: standard deviations to each side that an interval holds, nine of ten of a normal distribution.
         apart: factor between two readings above which they contradict each other: the whole width of a basin.
         learnt: standard errors by which a proof must end below the start to have learnt anything.
-        seen: noise of an end, as a share of the way from the start to a constant output's loss, below which the end can
-            be told from that loss.
+        seen: share of the way from an untouched network to a constant output by which a score must be better than that
+            output's; and, in losses, below which noise can tell the two apart.
         left: share of its fall that a proof must have done by its middle for high confidence: what most do that are off
             the plateau they began on.
         scored: what longer cycles' scores must gain for high confidence, over what their losses fall further, both as

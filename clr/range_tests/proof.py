@@ -117,13 +117,6 @@ class Untouched:
         return 2 * max(self.scores) - min(self.scores) if self.scores else math.inf
 
     @property
-    def beats_constant(self) -> float:
-        """A score that is better than a constant output's by as much as untouched networks differ; else infinite."""
-        if self.constant is None or self.constant.score is None or not self.scores:
-            return math.inf
-        return self.sign * self.constant.score + max(self.scores) - min(self.scores)
-
-    @property
     def usual(self) -> float:
         """The median of the scores; minus infinite without any."""
         return float(np.median(self.scores)) if self.scores else -math.inf

@@ -48,7 +48,7 @@ class Proofs:
 
         Where three have learnt nothing, others as long would not either.
         """
-        while len(self.proofs) < most and not self.bracketed and (len(self.proofs) < 3 or self.learnt):
+        while len(self.proofs) < most and not self.bracketed and (len(self.proofs) < 3 or self.fell):
             x = self._next(high_broke)
             if x > highest:
                 if self.highest_is_best and self.proofs[-1].x >= highest:
@@ -59,9 +59,7 @@ class Proofs:
     def _next(self, high_broke: bool) -> float:
         low, high = self.proofs[0], self.proofs[-1]
         gap = METHOD.proofs.step * METHOD.proofs.stride[min(len(self.proofs), 4) - 2]
-        if not self.learnt and self._fell(high) and self.clearly_better(high, low):
-            return high.x + gap  # on the way to what a constant output loses
-        if not self.learnt and high_broke:
+        if not self.fell and high_broke:
             return low.x - 2 * gap
         if len(self.proofs) > 2 and not self.told_apart:
             up = not high_broke  # networks that broke are alike, and so are those that have not begun to learn
@@ -155,13 +153,15 @@ class Proofs:
 
     @property
     def learnt(self) -> bool:
-        """Whether the best ended clearly below the start; or below it, and below the lowest rate by more than noise.
+        """Whether the best fell, and did better than a constant output."""
+        return self.fell and not self.only_a_constant
 
-        And below what a constant output loses, see ``only_a_constant``.
-        """
+    @property
+    def fell(self) -> bool:
+        """Whether the best ended clearly below the start; or below it, and below the lowest rate by more than noise."""
         best, lowest = self.best, self.proofs[0]  # higher rates that only did harm show nothing
         if self._fell(best):
-            return not self.only_a_constant
+            return True
         noise = self._noise(best)
         return self.fall > 0 and lowest.end - best.end > noise / 2 and self.clearly_better(best, lowest)
 
@@ -170,14 +170,19 @@ class Proofs:
         """Whether the best did no better than one output for all examples, if that is far below the start.
 
         So are targets of another mean, or classes of unequal sizes: a cycle then falls far by learning that output
-        alone, and at nearly any rate alike. Where the noise is too large to tell, it is taken to have learnt more.
+        alone, and at nearly any rate alike. Where its loss is not clearly below, the score decides; without scores, a
+        noise too large to tell leaves it at that it has learnt more.
         """
-        constant, score = self.untouched.constant, self.best.score
-        if constant is None or (score is not None and score > self.untouched.beats_constant):
+        constant, score, usual = self.untouched.constant, self.best.score, self.untouched.usual
+        if constant is None or self.start.level - constant.loss <= FALL * self.start.error:
             return False
-        noise = math.hypot(self.best.error, constant.sd / math.sqrt(len(self.best.tail)))
-        seen = noise < METHOD.judgement.seen * (self.start.level - constant.loss)
-        return seen and self.best.end > constant.loss - METHOD.judgement.learnt * noise
+        noise, of = math.hypot(self.best.error, constant.sd / math.sqrt(len(self.best.tail))), METHOD.judgement
+        if self.best.end < constant.loss - of.learnt * noise:
+            return False
+        if score is not None and constant.score is not None and math.isfinite(usual):
+            known = self.untouched.sign * constant.score
+            return score - known <= of.seen * abs(known - usual)
+        return noise < of.seen * (self.start.level - constant.loss)
 
     @property
     def scored(self) -> bool:

@@ -66,7 +66,7 @@ def repetition(
     first = evidence.first = Proofs(max(2, steps), first_seed, untouched, of.proofs.scores if evidence.blind else 1)
     centre = min(evidence.guess, ends.highest - 1.5 * of.proofs.step)
     yield from first.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
-    longer = not first.learnt and (budget - evidence.taken) // 3 >= first.steps
+    longer = not first.fell and (budget - evidence.taken) // 3 >= first.steps
     if not longer:
         yield from first.bracket_best(min(of.proofs.most, left // first.steps), ends.highest, evidence.ended)
     tell(evidence.finding())
@@ -76,7 +76,7 @@ def repetition(
     if steps >= first.steps:
         second = Proofs(steps, first_seed if evidence.on_plateau else second_seed, untouched, of.proofs.scores)
         shift = of.length.exponent * math.log(second.steps / first.steps) + evidence.paced(first.steps, second.steps)
-        centre = first.vertex[0] - shift if first.learnt else first.harmless
+        centre = first.vertex[0] - shift if first.fell else first.harmless
         centre = min(centre, ends.highest - of.proofs.step / 2)
         yield from second.prove([centre - of.proofs.step / 2, centre + of.proofs.step / 2])
         yield from second.bracket_best(count, ends.highest, evidence.ended)
