@@ -99,7 +99,7 @@ class Evidence:
     @property
     def runs(self) -> Ran:
         """All of them, in order."""
-        proofs = [one.runs for one in (self.first, self.second) if one is not None]
+        proofs = [one.runs for one in self._made]
         return [*self.around.runs, *self.seen.runs, *(run for runs in proofs for run in runs)]
 
     @property
@@ -143,9 +143,18 @@ class Evidence:
 
     @property
     def limit(self) -> float:
-        """The highest rate that may be recommended: the caller's, or short of what broke proofs."""
-        made = [one for one in (self.first, self.second) if one is not None]
-        return min([self.ends.highest, *(one.limit - self.paced(one.steps, self.training) for one in made)])
+        """The highest rate that may be best: the caller's, or short of what broke proofs."""
+        return min([self.ends.highest, *(one.limit - self.paced(one.steps, self.training) for one in self._made)])
+
+    @property
+    def safe(self) -> float:
+        """The highest rate that is recommended: no more than half of one that threw a proof back."""
+        back = [one.thrown_back - self.paced(one.steps, self.training) for one in self._made]
+        return min([self.limit, *(x - METHOD.proofs.converging for x in back)])
+
+    @property
+    def _made(self) -> list[Proofs]:
+        return [one for one in (self.first, self.second) if one is not None]
 
     def paced(self, steps: int, more: int) -> float:
         """How much lower a rate moves the network as far in each step of a longer training; see ``pace``."""
@@ -154,7 +163,7 @@ class Evidence:
     @property
     def thrown_back(self) -> float:
         """Logarithm of the lowest rate at which a cycle was thrown back; infinite where none was."""
-        return min((one.thrown_back for one in (self.first, self.second) if one is not None), default=math.inf)
+        return min((one.thrown_back for one in self._made), default=math.inf)
 
     @property
     def plateau(self) -> float:
@@ -178,14 +187,13 @@ class Evidence:
     @property
     def learnt(self) -> bool:
         """Whether proofs of either length lowered the loss, or scores bear the longest out where it is too noisy."""
-        made = [one for one in (self.first, self.second) if one is not None]
+        made = self._made
         return any(one.learnt for one in made) or (bool(made) and made[-1].scored)
 
     @property
     def only_a_constant(self) -> bool:
         """Whether the longest did no better than one output for all examples."""
-        made = [one for one in (self.first, self.second) if one is not None]
-        return bool(made) and made[-1].only_a_constant
+        return bool(self._made) and self._made[-1].only_a_constant
 
     @property
     def borne_out(self) -> bool:
@@ -230,7 +238,7 @@ class Evidence:
 
     def _as_far(self) -> Best:
         """The rate at which the training goes as far as what scored best did."""
-        made = [one.best_score for one in (self.first, self.second) if one is not None]
+        made = [one.best_score for one in self._made]
         score, of, whole = max(one for one in made if one is not None), METHOD.length, self.training * self.cycles
         longer = math.log(whole / score.steps)
         x = score.x - of.overfitted * longer - self.paced(score.steps, whole)
@@ -278,11 +286,11 @@ class Evidence:
     def finding(self) -> Finding:
         """The rate for the whole training, its interval and what speaks against it."""
         best, step = self.best(), METHOD.proofs.step
-        likely = min(best.x, self.limit)
+        likely = min(best.x, self.safe)
         prudence = self.first.prudence(best.deviation) if self.first is not None and self.second is None else 0.0
         x = min(likely, best.x - prudence)
         reach = math.hypot(METHOD.judgement.deviations * best.deviation, METHOD.judgement.measured)
-        low, high = min(x, likely - reach), likely + reach
+        low, high = min(x, likely - reach), min(best.x, self.limit) + reach
         if self.first is not None:
             low -= step if self.first.lowest_is_best else 0
             high += step if self.first.highest_is_best else 0
@@ -331,7 +339,7 @@ class Evidence:
             yield "the training goes over its data far more often than any cycle did: whether it overfits was not seen"
         if self.gained < METHOD.judgement.scored:
             yield "longer cycles lowered the loss by more than they bettered the score: more may be fitted than learnt"
-        if best.x > self.limit and self.thrown_back < math.inf:
+        if best.x > self.safe < self.limit:
             yield f"a cycle at {rate(self.thrown_back):.3g} lost much of its fall on the way: half of that is the most"
         if self._apart > METHOD.judgement.basin:
             yield f"cycles of one length are best at {math.exp(self._apart):.2g} times the rate of those of the other"
@@ -341,9 +349,9 @@ class Evidence:
             yield "the short cycles spent much of their steps near the loss they began at"
         if self.first.cost(best.deviation) > METHOD.judgement.cost:
             yield "the short cycles are so steep about the best rate, or so noisy, that a small error may cost much"
-        if any(one.unseeded for one in (self.first, self.second) if one is not None):
+        if any(one.unseeded for one in self._made):
             yield "runs of one seed began at different losses: what is random must follow from the run's seed"
-        if all(one.contradicted for one in (self.first, self.second) if one is not None):
+        if all(one.contradicted for one in self._made):
             yield "the metric got worse as the loss fell: too much is fitted, or the direction is the wrong way round"
         if best.deviation > METHOD.judgement.basin and self.second is not None:
             yield "the training is so much longer than the short cycles that its best rate is less certain than theirs"

@@ -90,8 +90,8 @@ class Proving:
     clearly: float = 2.0
     curvature: float = 0.05
     ceiling: float = 3.0
-    thrown: float = 0.5
-    moment: float = 1 / 24
+    thrown: float = 1 / 3
+    moment: float = 1 / 12
     converging: float = OCTAVE
     scores: int = 4
     val_limit: int = 500

@@ -8,7 +8,7 @@ from clr.range_tests.bounds import RATIO
 from clr.range_tests.method import METHOD, rate
 from clr.range_tests.proof import Proof, Score, Untouched
 from clr.range_tests.ramps import Ran
-from clr.range_tests.signal import FALL, MAD, Start
+from clr.range_tests.signal import FALL, MAD, Start, gaps_filled
 from clr.run import Plan, Run
 from clr.schedules.cycles import RISE
 
@@ -112,13 +112,12 @@ class Proofs:
 
     @property
     def limit(self) -> float:
-        """Logarithm of the highest rate to be recommended, for cycles of this length; infinite where nothing says so.
+        """Logarithm of the highest rate that may be best, for cycles of this length; infinite where nothing says so.
 
-        Half-way from the best to the first above it that broke, and below those that were thrown back.
+        Half-way from the best to the first above it that broke, and the lowest that was thrown back.
         """
         broken = [proof.x for proof in self.proofs[self.at :] if proof.end >= self.ceiling]
-        half_way = (self.best.x + broken[0]) / 2 if broken else math.inf
-        return min(half_way, self.thrown_back - METHOD.proofs.converging)
+        return min((self.best.x + broken[0]) / 2 if broken else math.inf, self.thrown_back)
 
     @property
     def thrown_back(self) -> float:
@@ -132,11 +131,14 @@ class Proofs:
         """Whether it was once far above one at a lower rate, on the same batches."""
         of, losses = METHOD.proofs, self.proofs[at].losses
         moment = max(3, round(of.moment * self.steps))
+        slowest = min(self.runs, key=lambda ran: ran[0].max_lr)[1]
+        start, own = self.start, float(np.mean(gaps_filled(slowest.loss)[:moment]))  # of this seed's network
+        level = own if own > start.level + FALL * start.sd / math.sqrt(moment) else start.level
         for lower in self.proofs[:at]:
             above = losses - lower.losses
             noise = MAD * float(np.median(np.abs(np.diff(above)))) / math.sqrt(2 * moment)
             most = float(np.convolve(above, np.ones(moment) / moment, "valid").max())
-            if self._fell(lower) and most > max(of.thrown * self.fall, FALL * noise):
+            if self._fell(lower) and most > max(of.thrown * (level - self.best.end), FALL * noise):
                 return True
         return False
 
