@@ -46,7 +46,8 @@ def best_constant(task: Task) -> ConstantOutput | None:
             if not seen:
                 return None
             constant = _best(task, seen[::2])
-            judged = _losses(task, constant, seen[1::2])
+            with torch.no_grad():
+                judged = _losses(task, constant, seen[1::2])
             score = evaluate(task, _Constant(training.model, constant), device, EXAMPLES)
         except Exception:  # whatever the code of somebody else raises: the first step of a run says what is wrong
             return None
@@ -80,9 +81,8 @@ def _best(task: Task, seen: Pairs) -> Tensor:
     optimizer = torch.optim.LBFGS([constant], max_iter=ROUNDS, line_search_fn="strong_wolfe")
 
     def closure() -> float:
-        optimizer.zero_grad()
         loss = _losses(task, constant, seen).mean()
-        loss.backward()
+        (constant.grad,) = torch.autograd.grad(loss, [constant])  # a loss may have parameters of its own
         return loss.item()
 
     optimizer.step(closure)

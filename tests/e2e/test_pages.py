@@ -44,7 +44,7 @@ def profile(browser: Browser, url: str) -> Iterator[BrowserContext]:
     asked: list[str] = []
     said: list[str] = []
     context.on("request", lambda request: asked.append(request.url))
-    context.on("console", lambda message: said.append(message.text))
+    context.on("console", lambda message: said.append(f"{message.text} at {message.location}"))
     context.on("weberror", lambda error: said.append(str(error.error)))
     yield context
     context.close()
