@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 
 SAFE = ("GET", "HEAD", "OPTIONS")
-OPEN = ("/healthz", "/readyz", "/signin", "/signout", "/assets")
+OPEN = ("/healthz", "/readyz", "/signin", "/signout", "/assets", "/favicon.ico")
 """Paths for all, with all below them: probes carry no token, and who signs in on a page has none yet."""
 
 AUDIT, CODE = ("/v1/audit",), ("/v1/code",)

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import Query, Request, Response
+from fastapi.responses import RedirectResponse
 
 from service.cursors import JobCursor, split
 from service.pages.page import page_router, render
@@ -17,6 +18,12 @@ SHOWN = 25
 STATES = ("queued", "running", *jobs.FINISHED)
 
 Filter = Annotated[str, Query(max_length=200, pattern=NO_NUL)]
+
+
+@router.get("/favicon.ico")
+def icon() -> Response:
+    """Asked for by browsers on pages that name none, as those of Optuna's dashboard are."""
+    return RedirectResponse("/assets/icon.svg")
 
 
 @router.get("/")

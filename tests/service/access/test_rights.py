@@ -13,6 +13,7 @@ from service.access.rights import needed
         ("POST", "/signout", None),
         ("GET", "/assets/style.css", None),
         ("GET", "/assetsx", "read"),
+        ("GET", "/favicon.ico", None),
         ("GET", "/metrics", "read"),
         ("GET", "/v1/jobs", "read"),
         ("HEAD", "/docs", "read"),

@@ -306,6 +306,11 @@ def test_assets_are_kept_until_they_change(client: httpx.Client) -> None:
         assert (again.status_code, first.headers["cache-control"]) == (304, "no-cache")
 
 
+def test_pages_that_name_no_icon_get_ours(client: httpx.Client) -> None:
+    found = client.get("/favicon.ico", follow_redirects=True)
+    assert (found.status_code, found.headers["content-type"]) == (200, "image/svg+xml")
+
+
 def test_the_study_is_found_in_the_dashboard(client: httpx.Client, whole: str) -> None:
     assert client.get(f"/jobs/{whole}/study").status_code == 404
 
