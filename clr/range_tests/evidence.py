@@ -99,8 +99,7 @@ class Evidence:
     @property
     def runs(self) -> Ran:
         """All of them, in order."""
-        proofs = [one.runs for one in self._made]
-        return [*self.around.runs, *self.seen.runs, *(run for runs in proofs for run in runs)]
+        return [*self.around.runs, *self.seen.runs, *(run for one in self._made for run in one.runs)]
 
     @property
     def taken(self) -> int:
@@ -120,7 +119,7 @@ class Evidence:
     @property
     def saturation(self) -> float:
         """A rate from which on all train alike, as far as was seen; infinite where there is none."""
-        alike = [one.alike[0] for one in (self.first, self.second) if one is not None and one.alike]
+        alike = [one.alike[0] for one in self._made if one.alike]
         return min([self.around.saturation, *alike])
 
     @property
@@ -187,8 +186,7 @@ class Evidence:
     @property
     def learnt(self) -> bool:
         """Whether proofs of either length lowered the loss, or scores bear the longest out where it is too noisy."""
-        made = self._made
-        return any(one.learnt for one in made) or (bool(made) and made[-1].scored)
+        return any(one.learnt for one in self._made) or (bool(self._made) and self._made[-1].scored)
 
     @property
     def only_a_constant(self) -> bool:
@@ -316,7 +314,7 @@ class Evidence:
                 *doubts,
                 "the higher the rate the lower the loss, without end: is it bounded below?",
             ]
-        proofs = [pair for one in (self.first, self.second) if one is not None for pair in one.runs]
+        proofs = [pair for one in self._made for pair in one.runs]
         if all(curve.diverged for _, curve in proofs):
             lowest = min(run.max_lr for run, _ in proofs)
             doubts.insert(0, f"every short cycle diverged, at {lowest:.3g} too: are all values in the data finite?")
@@ -339,7 +337,7 @@ class Evidence:
             yield "the training goes over its data far more often than any cycle did: whether it overfits was not seen"
         if self.gained < METHOD.judgement.scored:
             yield "longer cycles lowered the loss by more than they bettered the score: more may be fitted than learnt"
-        if best.x > self.safe < self.limit:
+        if self.safe < min(best.x, self.limit):
             yield f"a cycle at {rate(self.thrown_back):.3g} lost much of its fall on the way: half of that is the most"
         if self._apart > METHOD.judgement.basin:
             yield f"cycles of one length are best at {math.exp(self._apart):.2g} times the rate of those of the other"

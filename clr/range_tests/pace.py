@@ -9,6 +9,9 @@ import numpy as np
 MOST = 1000
 """Steps of a training that are looked at, evenly spaced."""
 
+LEAST = 1e-3
+"""Added to a mean, which is 0 where none of the steps adapts."""
+
 
 def pace(optimizer: Mapping[str, Any] | None, steps: int) -> float:
     """Logarithm of the mean size of that many steps at one rate, beside an optimizer that keeps it.
@@ -29,15 +32,15 @@ def pace(optimizer: Mapping[str, Any] | None, steps: int) -> float:
     """
     known = optimizer or {}
     name, args = known.get("name"), known.get("args", {})
-    taken = np.linspace(1, steps, min(steps, MOST))
     if name == "Adagrad":
         return -math.log(steps) / 2
+    if name not in ("RMSprop", "RAdam"):
+        return 0.0
+    taken = np.linspace(1, steps, min(steps, MOST))
     if name == "RMSprop":
         return math.log(float(np.mean(1 / np.sqrt(1 - min(args.get("alpha", 0.99), 1 - 1e-9) ** taken))))
-    if name == "RAdam":
-        _, decay = args.get("betas", (0.9, 0.999))
-        return math.log(float(_rectification(taken, decay).mean()) + 1e-3)
-    return 0.0
+    _, decay = args.get("betas", (0.9, 0.999))
+    return math.log(float(_rectification(taken, decay).mean()) + LEAST)
 
 
 def _rectification(step: Any, decay: float) -> Any:
